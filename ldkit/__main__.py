@@ -1,0 +1,5 @@
+"""Run the command line: `python -m ldkit`."""
+
+from ldkit.cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""The teacher cache on disk: format, writing, reading."""

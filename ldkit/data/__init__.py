@@ -1,0 +1,1 @@
+"""Images and boxes: COCO files, the drawn data set, views, batches."""

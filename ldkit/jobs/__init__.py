@@ -1,0 +1,1 @@
+"""The stories: each file is one command, read from top to bottom."""

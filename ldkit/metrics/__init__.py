@@ -1,0 +1,1 @@
+"""Average precision, and the file for the test server."""

@@ -1,0 +1,1 @@
+"""Detectors: pixels in, predictions out; always the same type."""

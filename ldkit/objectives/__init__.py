@@ -1,0 +1,1 @@
+"""Loss terms of a training step: predictions and targets in, `LossTerms` out."""

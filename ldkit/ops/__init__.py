@@ -1,0 +1,1 @@
+"""Pure numerics: tensors in, tensors out; no files, no schemas, no logs."""

@@ -1,0 +1,1 @@
+"""Recipes: the typed document of a run, read and explained without torch."""

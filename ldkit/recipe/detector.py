@@ -1,0 +1,90 @@
+"""The detector sections: what a recipe trains, and what a model file says it holds."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+
+from ldkit.recipe.section import PositiveFloat, Section
+
+
+class TimmBackbone(Section):
+    """A backbone of timm, by its timm name."""
+
+    name: str
+    """timm name (`ldkit` short names r18, r34, r50, r101 are for the command line)."""
+    pretrained: bool | str = True
+    """true: timm's weights from the hub; false: random; a path: a local weights file."""
+    frozen_stages: Annotated[int, Field(ge=0, le=4)] = 1
+    """Stages that stay as they are; 1 is the stem and the first stage, 0 freezes nothing."""
+    frozen_batchnorm: bool = True
+    """Keep the running statistics of every BatchNorm; its weights are still trained."""
+
+
+class SmallBackbone(Section):
+    """A residual network small enough to train from scratch on a laptop."""
+
+    name: Literal["small"]
+    width: PositiveInt = 16
+    """Channels of the first stage; the stages have 1, 2, 4, 4 times as many."""
+    depth: PositiveInt = 1
+    """Residual blocks in each stage."""
+
+
+def _backbone_kind(value: object) -> str:
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return "small" if name == "small" else "timm"
+
+
+Backbone = Annotated[
+    Annotated[TimmBackbone, Tag("timm")] | Annotated[SmallBackbone, Tag("small")],
+    Discriminator(_backbone_kind),
+]
+
+
+class Fpn(Section):
+    """The feature pyramid."""
+
+    channels: PositiveInt = 256
+    levels: tuple[Annotated[int, Field(ge=2, le=9)], ...] = (3, 4, 5, 6, 7)
+    """Level l has stride 2^l pixels; levels above 5 are made by strided convolutions."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        wanted = (
+            tuple(range(self.levels[0], self.levels[0] + len(self.levels))) if self.levels else ()
+        )
+        if not self.levels or self.levels != wanted or self.levels[0] > 5:
+            raise ValueError("levels: must be consecutive and start at 2, 3, 4 or 5.")
+        return self
+
+
+class Head(Section):
+    """The GFL head: each box edge is a distribution over reg_max + 1 bins."""
+
+    convs: Annotated[int, Field(ge=0, le=8)] = 4
+    """Convolutions of each tower."""
+    norm_groups: PositiveInt = 32
+    """Groups of the towers' GroupNorm; must divide fpn.channels."""
+    reg_max: Annotated[int, Field(ge=2, le=64)] = 16
+    """Largest distance, in bins."""
+    bin_width: PositiveFloat = 1.0
+    """Width of a bin, in strides."""
+    anchor_scale: PositiveFloat = 8.0
+    """Side of the anchor of a location, in strides."""
+
+
+class Detector(Section):
+    """A GFL detector."""
+
+    backbone: Backbone
+    fpn: Fpn = Fpn()
+    head: Head = Head()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.fpn.channels % self.head.norm_groups:
+            raise ValueError(
+                f"head.norm_groups: {self.head.norm_groups} does not divide "
+                f"fpn.channels = {self.fpn.channels}."
+            )
+        return self

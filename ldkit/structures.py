@@ -1,0 +1,158 @@
+"""The nouns that cross rooms, and the legend of axis letters for the whole package.
+
+Axes: B images · A locations of one canvas · P chosen rows over the batch · G boxes of an image ·
+C classes · 4 = left, top, right, bottom (distances) or x1, y1, x2, y2 (boxes, pixels) · K bins ·
+H, W pixels. Sizes are (height, width) in pixels. Locations run over levels (fine first), then
+rows, then columns.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+Size = tuple[int, int]
+
+
+class ViewKey(NamedTuple):
+    """The identity of one rendered image, and of its rows in a cache. Keys sort by image."""
+
+    image_id: int
+    view: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything needed to render one image: sizes in pixels, and whether it is mirrored.
+
+    `resized_hw` is the size after scaling, `padded_hw` the image's own canvas (a multiple of the
+    padding step), which is what a teacher sees. A batch may pad further.
+    """
+
+    source_hw: Size
+    resized_hw: Size
+    padded_hw: Size
+    flip: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What the locations of a head mean.
+
+    `strides` in pixels, fine levels first; the anchor of a location is a square of side
+    `anchor_scale` · stride around its centre; one bin of a distribution is `bin_width` strides.
+    """
+
+    strides: tuple[int, ...]
+    anchor_scale: float
+    bin_width: float = 1.0
+
+
+class Anchors(NamedTuple):
+    """The locations of one canvas, in pixels. `unit` is the width of one bin."""
+
+    centre: Float[Tensor, "A 2"]
+    box: Float[Tensor, "A 4"]
+    unit: Float[Tensor, "A"]
+    level_counts: tuple[int, ...]
+
+
+class GroundTruth(NamedTuple):
+    """The boxes of a batch, padded to the largest count: label -1 marks padding."""
+
+    boxes: Float[Tensor, "B G 4"]
+    labels: Int[Tensor, "B G"]
+
+
+class Batch(NamedTuple):
+    """One batch of rendered views. `pixels` are RGB; their padding is zero."""
+
+    keys: tuple[ViewKey, ...]
+    views: tuple[View, ...]
+    pixels: UInt8[Tensor, "B 3 H W"]
+    ground_truth: GroundTruth
+
+    @property
+    def canvas_hw(self) -> Size:
+        """Return the size all images of the batch are padded to."""
+        return self.pixels.shape[2], self.pixels.shape[3]
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch with its tensors on `device`; pixels travel as uint8."""
+        boxes, labels = self.ground_truth
+        moved = GroundTruth(
+            boxes.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        )
+        pixels = self.pixels.to(device, non_blocking=True)
+        return self._replace(pixels=pixels, ground_truth=moved)
+
+
+class Predictions(NamedTuple):
+    """What a detector says of a batch: raw logits at every location of the canvas."""
+
+    cls_logits: Float[Tensor, "B A C"]
+    bbox_logits: Float[Tensor, "B A 4 K"]
+
+
+class Rows(NamedTuple):
+    """Chosen locations of a batch, sorted by image, then location.
+
+    `image` is 0 … B-1, `location` is flat on the batch's canvas, `gt_index` is which of the
+    image's boxes the location belongs to.
+    """
+
+    image: Int[Tensor, "P"]
+    location: Int[Tensor, "P"]
+    gt_index: Int[Tensor, "P"]
+
+
+class TeacherRows(NamedTuple):
+    """What the teacher says at the main region of a batch: raw logits, before any softmax."""
+
+    rows: Rows
+    bbox_logits: Float[Tensor, "P 4 K"]
+    cls_logits: Float[Tensor, "P C"] | None
+
+
+class TeacherSource(Protocol):
+    """Where teacher rows come from: a sealed cache or a live teacher."""
+
+    def lookup(self, batch: Batch) -> TeacherRows:
+        """Return the teacher's rows for these views, on the batch's device and canvas."""
+        ...
+
+
+class LossTerms(NamedTuple):
+    """The weighted terms of one step, each a scalar; `None` is a term that is switched off."""
+
+    cls: Float[Tensor, ""]
+    box: Float[Tensor, ""]
+    dfl: Float[Tensor, ""]
+    ld_main: Float[Tensor, ""] | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """Return the sum that is differentiated: exactly the fields of this tuple."""
+        terms = [term for term in self if term is not None]
+        return torch.stack(terms).sum()
+
+    def values(self) -> dict[str, float]:
+        """Return name → value for every term that is switched on (one device read)."""
+        named = {name: term for name, term in self._asdict().items() if term is not None}
+        numbers = torch.stack([term.detach() for term in named.values()]).tolist()
+        return dict(zip(named, numbers, strict=True))
+
+
+class Detections(NamedTuple):
+    """Boxes found in one image: pixels of the original image, best score first."""
+
+    boxes: Float[Tensor, "N 4"]
+    scores: Float[Tensor, "N"]
+    labels: Int[Tensor, "N"]
+
+
+def padded_sizes(views: tuple[View, ...], device: torch.device) -> Int[Tensor, "B 2"]:
+    """Return each view's own canvas (height, width), in pixels."""
+    return torch.tensor([view.padded_hw for view in views], device=device)
