@@ -156,3 +156,8 @@ class Detections(NamedTuple):
 def padded_sizes(views: tuple[View, ...], device: torch.device) -> Int[Tensor, "B 2"]:
     """Return each view's own canvas (height, width), in pixels."""
     return torch.tensor([view.padded_hw for view in views], device=device)
+
+
+def resized_sizes(views: tuple[View, ...], device: torch.device) -> Int[Tensor, "B 2"]:
+    """Return the part of each canvas that shows the image (height, width), in pixels."""
+    return torch.tensor([view.resized_hw for view in views], device=device)

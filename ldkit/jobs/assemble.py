@@ -1,0 +1,194 @@
+"""From recipe sections to objects: the only place where a recipe meets the rooms.
+
+One function per section, each a `match` that mypy proves complete. Nothing is looked up by name.
+"""
+
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from ldkit.data.augment import ViewPolicy
+from ldkit.data.coco import CocoIndex
+from ldkit.errors import CheckpointError, UsageError
+from ldkit.models import gfl
+from ldkit.models.backbone import small_backbone, timm_backbone
+from ldkit.models.checkpoint_file import ModelFile, load_weights, read_model
+from ldkit.models.fpn import Fpn
+from ldkit.objectives.distill import MainLdSettings
+from ldkit.objectives.gfl import GflSettings
+from ldkit.ops.decode import DecodeSettings
+from ldkit.recipe.detector import Detector, SmallBackbone, TimmBackbone
+from ldkit.recipe.objective import MainLocalization, Objective
+from ldkit.recipe.schema import AdamW, Cosine, Data, Eval, Milestones, Sgd, Split, Views
+from ldkit.structures import Grid
+from ldkit.training import optimizer as optimizers
+from ldkit.training.schedule import CosineSchedule, MilestoneSchedule, Schedule
+
+
+def device(name: str) -> torch.device:
+    """Return the device of that name; `auto` takes a GPU where there is one.
+
+    Raises:
+        UsageError: The name is not a device, or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"{name!r} cannot be used here ({str(error).splitlines()[0]}).",
+            where="--device",
+            hint="Take auto, cpu, cuda or cuda:N.",
+        ) from error
+    return chosen
+
+
+def index(data: Data, split: Split) -> CocoIndex:
+    """Return the images and boxes of a split, checked."""
+    root = Path(data.root)
+    return CocoIndex.read(root / split.images, root / split.annotations, data.bad_boxes)
+
+
+def view_policy(views: Views, seed: int) -> ViewPolicy:
+    """Return the policy that draws views."""
+    return ViewPolicy(
+        short_side_px=views.short_side_px,
+        long_side_max_px=views.long_side_max_px,
+        flip=views.flip,
+        count=views.count,
+        pad_multiple_px=views.pad_multiple_px,
+        seed=seed,
+    )
+
+
+def grid(section: Detector) -> Grid:
+    """Return what the locations of this detector mean."""
+    return Grid(
+        strides=tuple(2**level for level in section.fpn.levels),
+        anchor_scale=section.head.anchor_scale,
+        bin_width=section.head.bin_width,
+    )
+
+
+def detector(section: Detector, num_classes: int) -> gfl.Detector:
+    """Return a detector with fresh weights (pretrained ones where the section asks for them)."""
+    match section.backbone:
+        case SmallBackbone(width=width, depth=depth):
+            backbone = small_backbone(width, depth, section.fpn.levels)
+        case TimmBackbone() as chosen:
+            backbone = timm_backbone(
+                chosen.name,
+                section.fpn.levels,
+                chosen.pretrained,
+                chosen.frozen_stages,
+                chosen.frozen_batchnorm,
+            )
+        case _:
+            assert_never(section.backbone)
+    channels = section.fpn.channels
+    head = gfl.GflHead(
+        channels=channels,
+        num_classes=num_classes,
+        convs=section.head.convs,
+        norm_groups=section.head.norm_groups,
+        reg_max=section.head.reg_max,
+        grid=grid(section),
+    )
+    return gfl.Detector(backbone, Fpn(backbone.channels, channels, section.fpn.levels), head)
+
+
+def trained_detector(path: Path) -> tuple[gfl.Detector, ModelFile]:
+    """Return the detector of a model file, in evaluation mode, and the file's contents.
+
+    Raises:
+        CheckpointError: The file is foreign or truncated, or its weights do not fit its sections.
+    """
+    file = read_model(path)
+    section = detector_section(file, path)
+    if isinstance(section.backbone, TimmBackbone):  # the file's weights follow: fetch no others
+        backbone = section.backbone.model_copy(update={"pretrained": False})
+        section = section.model_copy(update={"backbone": backbone})
+    model = detector(section, len(file.classes))
+    load_weights(model, file.weights, str(path))
+    return model.eval().requires_grad_(requires_grad=False), file
+
+
+def detector_section(file: ModelFile, path: Path) -> Detector:
+    """Return the detector section that a model file holds."""
+    try:
+        return Detector.model_validate(file.detector, strict=False)
+    except ValueError as error:
+        raise CheckpointError(
+            "describes a detector that this version of ldkit does not know.",
+            where=str(path),
+            hint=f"It was written by ldkit {file.origin.get('ldkit', '?')}: {error}",
+        ) from error
+
+
+def optimizer(section: Sgd | AdamW, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer over every trainable parameter of the model."""
+    match section:
+        case Sgd(lr=lr, momentum=momentum, weight_decay=weight_decay):
+            return optimizers.sgd(model, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        case AdamW(lr=lr, betas=betas, weight_decay=weight_decay):
+            return optimizers.adamw(model, lr=lr, betas=betas, weight_decay=weight_decay)
+        case _:
+            assert_never(section)
+
+
+def schedule(section: Milestones | Cosine, base_lr: float) -> Schedule:
+    """Return the learning rate as a function of the step."""
+    match section:
+        case Milestones():
+            return MilestoneSchedule(
+                base_lr=base_lr,
+                epochs=section.epochs,
+                milestones=section.milestones,
+                factor=section.factor,
+                warmup_steps=section.warmup_steps,
+                warmup_start=section.warmup_start,
+            )
+        case Cosine():
+            return CosineSchedule(
+                base_lr=base_lr,
+                epochs=section.epochs,
+                final=section.final,
+                warmup_steps=section.warmup_steps,
+                warmup_start=section.warmup_start,
+            )
+        case _:
+            assert_never(section)
+
+
+def gfl_settings(section: Objective) -> GflSettings:
+    """Return the weights of the GFL terms."""
+    distribution = section.distribution
+    return GflSettings(
+        cls_weight=section.classification.weight,
+        beta=section.classification.beta,
+        box_weight=section.box.weight,
+        dfl_weight=0.0 if distribution is None else distribution.weight,
+        weight_sum=section.weight_sum,
+    )
+
+
+def main_ld_settings(section: MainLocalization) -> MainLdSettings:
+    """Return the weight, temperature and denominator of main-region LD."""
+    return MainLdSettings(
+        weight=section.weight, temperature=section.temperature, normalizer=section.normalizer
+    )
+
+
+def decode_settings(section: Eval) -> DecodeSettings:
+    """Return how predictions become detections."""
+    return DecodeSettings(
+        score_floor=section.score_floor,
+        candidates_per_level=section.candidates_per_level,
+        topk=section.topk,
+        nms_iou=section.nms_iou,
+        max_detections=section.max_detections,
+    )
