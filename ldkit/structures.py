@@ -51,12 +51,21 @@ class Grid:
 
 
 class Anchors(NamedTuple):
-    """The locations of one canvas, in pixels. `unit` is the width of one bin."""
+    """The locations of one canvas, in pixels. `unit` is the width of one bin.
+
+    `level_sizes` are (rows, columns) of each level, `strides` the distance between its centres.
+    """
 
     centre: Float[Tensor, "A 2"]
     box: Float[Tensor, "A 4"]
     unit: Float[Tensor, "A"]
-    level_counts: tuple[int, ...]
+    level_sizes: tuple[Size, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def level_counts(self) -> tuple[int, ...]:
+        """Return how many locations each level has."""
+        return tuple(rows * cols for rows, cols in self.level_sizes)
 
 
 class GroundTruth(NamedTuple):
