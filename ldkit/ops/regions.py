@@ -64,13 +64,8 @@ def main_rows(gt_index: Int[Tensor, "B A"]) -> Rows:
 def _candidates(anchors: Anchors, valid: Tensor, boxes_BG4: Tensor, topk: int) -> Candidates:
     centre_BG2 = (boxes_BG4[..., :2] + boxes_BG4[..., 2:]) / 2
     levels, start = [], 0
-    for valid_BL, (rows, cols), stride in zip(
-        torch.split(valid, anchors.level_counts, dim=1),
-        anchors.level_sizes,
-        anchors.strides,
-        strict=True,
-    ):
-        valid_BHW = valid_BL.unflatten(1, (rows, cols))
+    for (rows, cols), stride in zip(anchors.level_sizes, anchors.strides, strict=True):
+        valid_BHW = valid[:, start : start + rows * cols].reshape(-1, rows, cols)
         limits = valid_BHW[:, :, 0].sum(dim=1), valid_BHW[:, 0, :].sum(dim=1)
         nearest = _nearest(centre_BG2 / stride, limits, (rows, cols), topk)
         levels.append(nearest._replace(location=nearest.location + start))
