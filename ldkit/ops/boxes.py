@@ -60,6 +60,12 @@ def clip(boxes: Float[Tensor, "*b 4"], hw: Size) -> Float[Tensor, "*b 4"]:
     return boxes.clamp(min=0).minimum(limit)
 
 
+def mirror(boxes: Float[Tensor, "*b 4"], width: int) -> Float[Tensor, "*b 4"]:
+    """Return the boxes of the image turned left to right, `width` its width in pixels."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
+
+
 def xyxy_to_xywh(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
     """Return (x1, y1, width, height), the form of COCO files."""
     return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], dim=-1)
