@@ -11,7 +11,7 @@ class TimmBackbone(Section):
     """A backbone of timm, by its timm name."""
 
     name: str
-    """timm name (`ldkit` short names r18, r34, r50, r101 are for the command line)."""
+    """Name in timm, such as resnet18; the short names (r18) are for --student and --arch."""
     pretrained: bool | str = True
     """true: timm's weights from the hub; false: random; a path: a local weights file."""
     frozen_stages: Annotated[int, Field(ge=0, le=4)] = 1
@@ -24,20 +24,25 @@ class SmallBackbone(Section):
     """A residual network small enough to train from scratch on a laptop."""
 
     name: Literal["small"]
+    """The word small; any other name is one of timm's."""
     width: PositiveInt = 16
     """Channels of the first stage; the stages have 1, 2, 4, 4 times as many."""
     depth: PositiveInt = 1
     """Residual blocks in each stage."""
 
 
-def _backbone_kind(value: object) -> str:
-    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    return "small" if name == "small" else "timm"
+def backbone_kind(value: object) -> str:
+    """Return which section a backbone is: "small" by that name, "timm" by any other."""
+    match value:
+        case {"name": "small"} | SmallBackbone():
+            return "small"
+        case _:
+            return "timm"
 
 
 Backbone = Annotated[
     Annotated[TimmBackbone, Tag("timm")] | Annotated[SmallBackbone, Tag("small")],
-    Discriminator(_backbone_kind),
+    Discriminator(backbone_kind),
 ]
 
 
@@ -45,6 +50,7 @@ class Fpn(Section):
     """The feature pyramid."""
 
     channels: PositiveInt = 256
+    """Channels of every level."""
     levels: tuple[Annotated[int, Field(ge=2, le=9)], ...] = (3, 4, 5, 6, 7)
     """Level l has stride 2^l pixels; levels above 5 are made by strided convolutions."""
 
@@ -54,7 +60,7 @@ class Fpn(Section):
             tuple(range(self.levels[0], self.levels[0] + len(self.levels))) if self.levels else ()
         )
         if not self.levels or self.levels != wanted or self.levels[0] > 5:
-            raise ValueError("levels: must be consecutive and start at 2, 3, 4 or 5.")
+            raise ValueError("levels: must be consecutive and start at 2, 3, 4 or 5, as [3, 4, 5].")
         return self
 
 
@@ -83,8 +89,5 @@ class Detector(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.fpn.channels % self.head.norm_groups:
-            raise ValueError(
-                f"head.norm_groups: {self.head.norm_groups} does not divide "
-                f"fpn.channels = {self.fpn.channels}."
-            )
+            raise ValueError(f"head.norm_groups: must divide fpn.channels = {self.fpn.channels}.")
         return self

@@ -4,6 +4,7 @@ Units stand in names (`px`, `steps`, `epochs`). Sections follow the stages of ld
 user may set is a field here and nowhere else. Field texts are what `ldkit recipe schema` shows.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
@@ -44,19 +45,21 @@ class Views(Section):
     short_side_px: PositiveInt | tuple[PositiveInt, PositiveInt] = 800
     """Target of the shorter side: one size, or a range [low, high] to draw from."""
     long_side_max_px: PositiveInt = 1333
+    """Most of the longer side; an image that would exceed it is made smaller."""
     flip: Fraction = 0.5
     """Share of mirrored images. With one size there are just two views, plain and mirrored."""
-    count: PositiveInt | None = None
+    count: Annotated[int, Field(ge=1)] | None = None
     """With a range: views drawn for each image; null draws one for each epoch."""
     pad_multiple_px: PositiveInt = 32
+    """Every view is padded, right and below, to a multiple of this."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         sizes = self.short_side_px
         if isinstance(sizes, tuple) and sizes[0] > sizes[1]:
-            raise ValueError(f"short_side_px: [{sizes[0]}, {sizes[1]}] is not [low, high].")
+            raise ValueError("short_side_px: must be [low, high].")
         if isinstance(sizes, int) and self.count is not None:
-            raise ValueError("count: has a meaning only where short_side_px is a range.")
+            raise ValueError("count: must be null, unless short_side_px is a range.")
         return self
 
 
@@ -64,34 +67,44 @@ class Teacher(Section):
     """The teacher: a model file knows its architecture, classes and fingerprint."""
 
     checkpoint: str
+    """Its file, such as r101.pt."""
 
 
 class MainColumns(Section):
     """What the cache keeps of the main region."""
 
     bbox_logits: Literal["fp32", "fp16"] = "fp16"
+    """How the box distributions are stored."""
     cls_logits: Literal["fp32", "fp16"] | None = "fp16"
-    """null: not stored."""
+    """How the class logits are stored; null stores none."""
 
 
 class Cache(Section):
     """The teacher cache."""
 
     path: str
+    """Its folder."""
     main: MainColumns = MainColumns()
     shard_mb: PositiveFloat = 64.0
-    """Size of a shard; also the most that an interrupted build loses."""
+    """Size of a shard, in MB; also the most that an interrupted build loses."""
     batch_size: PositiveInt = 4
     """Views that the teacher sees at once (only views of equal padded size)."""
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Sgd(Section):
     """Stochastic gradient descent with momentum; decays every parameter, as published."""
 
     kind: Literal["sgd"]
+    """Stochastic gradient descent."""
     lr: PositiveFloat
+    """Learning rate after the warm-up."""
     momentum: Fraction = 0.9
+    """Share of the last step that is kept."""
     weight_decay: NonNegativeFloat = 1e-4
+    """Pull towards zero, added to the gradient."""
     clip_norm: PositiveFloat | None = None
     """Largest gradient norm of a step; null does not clip."""
 
@@ -100,9 +113,13 @@ class AdamW(Section):
     """AdamW; vectors (biases, norms, scales) are not decayed."""
 
     kind: Literal["adamw"]
+    """Adam with decoupled weight decay."""
     lr: PositiveFloat
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Learning rate after the warm-up."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay of the running mean of the gradient, and of its square."""
     weight_decay: NonNegativeFloat = 0.02
+    """Pull towards zero, as a share of the learning rate."""
     clip_norm: PositiveFloat | None = None
     """Largest gradient norm of a step; null does not clip."""
 
@@ -111,12 +128,17 @@ class Milestones(Section):
     """Learning rate that falls by `factor` at each milestone, after a linear warm-up."""
 
     kind: Literal["milestones"]
+    """Steps down."""
     epochs: PositiveInt
+    """Passes over the training images."""
     milestones: tuple[PositiveInt, ...]
     """Epochs (counted from 0) at whose start the rate falls."""
     factor: Fraction = 0.1
+    """What the rate is multiplied by at each milestone."""
     warmup_steps: Count = 500
+    """Steps over which the rate rises to its full size."""
     warmup_start: Fraction = 0.001
+    """First rate of the warm-up, as a share of the full one."""
     max_steps: PositiveInt | None = None
     """Stop after this many steps, for trials; null trains all epochs."""
 
@@ -124,11 +146,9 @@ class Milestones(Section):
     def _check(self) -> Self:
         steps = self.milestones
         if list(steps) != sorted(set(steps)):
-            raise ValueError(f"milestones: {list(steps)} must rise.")
+            raise ValueError("milestones: must rise.")
         if steps and steps[-1] >= self.epochs:
-            raise ValueError(
-                f"milestones: {list(steps)} must lie before the end (epochs = {self.epochs})."
-            )
+            raise ValueError(f"milestones: must lie before the end (epochs = {self.epochs}).")
         return self
 
 
@@ -136,11 +156,15 @@ class Cosine(Section):
     """Learning rate that falls to `final` along half a cosine, after a linear warm-up."""
 
     kind: Literal["cosine"]
+    """Half a cosine."""
     epochs: PositiveInt
+    """Passes over the training images."""
     final: Fraction = 0.0
-    """Last learning rate, as a share of the first."""
+    """Last rate, as a share of the full one."""
     warmup_steps: Count = 500
+    """Steps over which the rate rises to its full size."""
     warmup_start: Fraction = 0.001
+    """First rate of the warm-up, as a share of the full one."""
     max_steps: PositiveInt | None = None
     """Stop after this many steps, for trials; null trains all epochs."""
 
@@ -149,9 +173,11 @@ class Train(Section):
     """The training loop."""
 
     batch_size: PositiveInt = 6
+    """Images of a step."""
     channels_last: bool = True
     """Memory layout of images and weights; faster on most machines."""
     checkpoint_every_steps: PositiveInt = 10_000
+    """Steps between two states that `--resume` can go on from."""
     keep: PositiveInt = 2
     """Checkpoints that stay on disk."""
 
@@ -162,12 +188,17 @@ class Eval(Section):
     every_epochs: PositiveInt | None = 1
     """Evaluate on `data.val` after every so many epochs; null only with `ldkit eval`."""
     score_floor: Fraction = 0.05
+    """Detections with a lower score are dropped."""
     candidates_per_level: PositiveInt = 1000
+    """How many of each feature level go on to NMS."""
     topk: Literal["pairs", "locations"] = "pairs"
     """What is ranked before NMS: (location, class) pairs, or locations by their best class."""
     nms_iou: Fraction = 0.6
+    """Of two boxes of a class that overlap more, the better one stays."""
     max_detections: PositiveInt = 100
+    """Detections that an image keeps."""
     batch_size: PositiveInt = 4
+    """Images that are evaluated at once."""
 
 
 class Recipe(Section):
@@ -176,6 +207,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name of the run; its folder is runs/NAME."""
     seed: Count = 0
+    """Decides weights, order of batches and views; equal seeds give equal runs."""
     data: Data = Data()
     views: Views = Views()
     model: Detector | None = None
@@ -192,17 +224,23 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.model is None) == (self.student is None):
-            raise ValueError(
-                "model: a recipe trains either `model` (alone) or `student` (with a teacher)."
-            )
-        if self.student is not None and self.teacher is None:
-            raise ValueError("teacher: a student needs a teacher. Set teacher.checkpoint=FILE.")
-        if self.model is not None and self.objective.localization.main is not None:
-            raise ValueError(
-                "objective.localization.main: needs a teacher, but `model` is trained alone."
-            )
+        broken = list(self._broken_rules())
+        if broken:
+            raise ValueError("\n".join(broken))
         return self
+
+    def _broken_rules(self) -> Iterator[str]:
+        """Yield `key: what must be` for each rule between sections that does not hold."""
+        if self.model is None and self.student is None:
+            yield "model: required, but missing; or `student`, to train with a teacher."
+        if self.model is not None and self.student is not None:
+            yield "model: trained alone, or `student` with a teacher, not both: set one to null."
+        if self.student is not None and self.teacher is None:
+            yield "teacher: required, since a student learns from it. Set teacher.checkpoint."
+        if self.student is None and self.objective.localization.main is not None:
+            yield "objective.localization.main: needs a student and its teacher; must be null here."
+        if self.data.val is None and self.eval.every_epochs is not None:
+            yield "eval.every_epochs: evaluates on data.val, which is null. Must be null too."
 
     @property
     def detector(self) -> Detector:
