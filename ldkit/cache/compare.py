@@ -1,0 +1,142 @@
+"""Is this the cache that a recipe needs? Both sides, field by field, where it is not."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from ldkit.cache.format import Axes, Coverage, Plan, Sources
+from ldkit.errors import CacheMismatch
+from ldkit.files import canonical_json
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 12
+"""Digits of a fingerprint that are shown."""
+
+_PHRASES = {
+    "weights": "another teacher",
+    "model": "another detector",
+    "data": "another data set",
+    "views": "another view policy",
+    "render": "another renderer",
+    "axes": "other axes",
+    "coverage": "other rows",
+    "columns": "other columns",
+    "build": "other shards or batches",
+    "keys": "other views",
+}
+_ADVICE = {
+    "weights": "Point `teacher.checkpoint` at the original teacher",
+    "model": "Point `teacher.checkpoint` at the original teacher",
+    "data": "Point `data` at the original data set",
+    "views": "Set `views` and `seed` as they were",
+}
+
+Fields = dict[str, str]
+"""Dotted name → text. The fingerprint of a source has the empty name: it alone decides."""
+
+
+class _Line(NamedTuple):
+    name: str
+    cached: str
+    wanted: str = ""
+
+
+def require_same_plan(cached: Plan, wanted: Plan, folder: Path) -> None:
+    """Check that a cache which was begun can go on with this plan.
+
+    File names and other facts may differ where the fingerprints agree; so may the ldkit version.
+
+    Raises:
+        CacheMismatch: With both sides, field by field.
+    """
+    _require_equal(_sections(cached.model_dump()), _sections(wanted.model_dump()), folder)
+
+
+def require_fit(plan: Plan, sources: Sources, axes: Axes, coverage: Coverage, folder: Path) -> None:
+    """Check that a cache says what a student of this recipe would hear from its teacher.
+
+    Another renderer only warns: `CacheReader.check_pixels` proves whether it matters.
+
+    Raises:
+        CacheMismatch: With both sides, field by field.
+    """
+    render = plan.sources.render
+    if render.fingerprint != sources.render.fingerprint:
+        facts = canonical_json(render.facts), canonical_json(sources.render.facts)
+        logger.warning("%s was rendered by %s, this run renders by %s.", folder, *facts)
+    needed = plan.model_copy(
+        update={
+            "sources": sources.model_copy(update={"render": render}),
+            "axes": axes,
+            "coverage": coverage,
+        }
+    )
+    require_same_plan(plan, needed, folder)
+
+
+def _require_equal(cached: dict[str, Fields], wanted: dict[str, Fields], folder: Path) -> None:
+    different = [name for name in wanted if not _agree(cached[name], wanted[name])]
+    if not different:
+        return
+    lines = [line for name in wanted for line in _lines(name, cached[name], wanted[name])]
+    phrases = dict.fromkeys(_PHRASES[name] for name in different)
+    advice = _ADVICE.get(different[0], "Set the recipe as it was")
+    raise CacheMismatch(
+        f"was made for {' and '.join(phrases)}.\n\n{_table(lines)}\n",
+        where=str(folder),
+        hint=f"{advice}, or build a new cache (`--out caches/NAME`).",
+    )
+
+
+def _sections(plan: Mapping[str, JsonValue]) -> dict[str, Fields]:
+    """Return the parts of a plan that decide what its shards hold."""
+    sections: dict[str, Fields] = {}
+    for name, value in plan.items():
+        if name == "sources" and isinstance(value, dict):
+            for source, content in value.items():
+                sections[source] = dict(_source(content))
+        elif name in _PHRASES:
+            sections[name] = dict(_flat(value))
+    return sections
+
+
+def _source(content: JsonValue) -> Iterator[tuple[str, str]]:
+    assert isinstance(content, dict)
+    yield "", str(content["fingerprint"])[:SHOWN]
+    yield from _flat(content["facts"])
+
+
+def _flat(value: JsonValue, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    else:
+        yield name, value if isinstance(value, str) else canonical_json(value)
+
+
+def _agree(cached: Fields, wanted: Fields) -> bool:
+    return cached[""] == wanted[""] if "" in wanted else cached == wanted
+
+
+def _lines(name: str, cached: Fields, wanted: Fields) -> Iterator[_Line]:
+    if _agree(cached, wanted):
+        yield _Line(name, "same")
+        return
+    yield _Line(name, cached.get("", ""), wanted.get("", ""))
+    for field in dict.fromkeys([*cached, *wanted]):
+        pair = cached.get(field, "-"), wanted.get(field, "-")
+        if field and pair[0] != pair[1]:
+            yield _Line(f"  {field}", *pair)
+
+
+def _table(lines: list[_Line]) -> str:
+    rows = [_Line("", "cache", "this recipe"), *lines]
+    names = max(len(row.name) for row in rows)
+    cached = max(len(row.cached) for row in rows)
+    return "\n".join(
+        f"  {row.name:<{names}}   {row.cached:<{cached}}   {row.wanted}".rstrip() for row in rows
+    )

@@ -1,0 +1,143 @@
+"""One shard, opened for reading: proved once, its views kept in memory, its rows read by offset.
+
+The sha256 of the whole file is checked when a process opens it first, before any of its rows is
+used. Nothing is allocated for a row: it is read into memory of the caller.
+"""
+
+import hashlib
+import json
+import os
+from array import array
+from bisect import bisect_left, bisect_right
+from io import BufferedReader
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ldkit.cache.folder import CacheFolder, unreadable
+from ldkit.cache.format import MAIN_OFFSETS, VIEW_COLUMNS, Column, Plan, Receipt
+from ldkit.errors import CacheCorrupt
+from ldkit.structures import View, ViewKey
+
+
+class Span(NamedTuple):
+    """The rows of one view: `length` of them, from row `start` of the shard."""
+
+    start: int
+    length: int
+
+
+class Shard:
+    """The views of one shard, and where its rows lie.
+
+    Raises:
+        CacheCorrupt: The file is missing, of another size, differs from its receipt in a byte, or
+            does not have the columns of the plan.
+        StorageError: It cannot be read.
+    """
+
+    def __init__(self, folder: CacheFolder, receipt: Receipt, plan: Plan) -> None:
+        self.path = folder.shard(receipt.shard)
+        self._folder = folder
+        self._number = receipt.shard
+        try:
+            with self.path.open("rb") as file:
+                self._prove(file, receipt)
+                self._starts = self._read_header(file, receipt, plan)
+                views = receipt.views
+                view = {column.name: self._read(file, column, views) for column in VIEW_COLUMNS}
+                offsets = self._read(file, MAIN_OFFSETS, views + 1)
+        except FileNotFoundError as error:
+            raise self.corrupt("is missing.") from error
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        if offsets[0] != 0 or offsets[-1] != receipt.rows.main or (np.diff(offsets) < 0).any():
+            raise self.corrupt("has offsets that do not rise from 0 to its number of rows.")
+        # Compact arrays of plain integers: looked up one at a time, faster than numpy's.
+        self._image_id = array("q", view["view.image_id"].astype("q").tobytes())
+        self._view = array("q", view["view.index"].astype("q").tobytes())
+        self._offsets = array("q", offsets.astype("q").tobytes())
+        self._crc32 = view["view.pixels_crc32"]
+        sizes = [view[f"view.{name}"] for name in ("source_hw", "resized_hw", "padded_hw")]
+        self._geometry = np.concatenate([*sizes, view["view.flip"][:, None]], axis=1)
+
+    def find(self, key: ViewKey) -> int | None:
+        """Return the position of a view in this shard, or None if it is not here."""
+        first = bisect_left(self._image_id, key.image_id)
+        last = bisect_right(self._image_id, key.image_id, first)
+        position = bisect_left(self._view, key.view, first, last)
+        found = position < last and self._view[position] == key.view
+        return position if found else None
+
+    def view(self, position: int) -> View:
+        """Return the view at a position."""
+        a, b, c, d, e, f, flip = self._geometry[position].tolist()
+        return View(source_hw=(a, b), resized_hw=(c, d), padded_hw=(e, f), flip=bool(flip))
+
+    def pixels_crc32(self, position: int) -> int:
+        """Return the checksum of the pixels that the teacher saw."""
+        return int(self._crc32[position])
+
+    def span(self, position: int) -> Span:
+        """Return the rows of the view at a position."""
+        start = self._offsets[position]
+        return Span(start, self._offsets[position + 1] - start)
+
+    def read_rows(self, handle: int, column: Column, span: Span, into: memoryview) -> None:
+        """Fill `into` with a column of some rows; `handle` is this shard's file."""
+        offset = self._starts[column.name] + span.start * column.entry_bytes
+        try:
+            count = os.preadv(handle, (into,), offset)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        if count != len(into):
+            raise self.corrupt("was truncated while it was being read.")
+
+    def corrupt(self, message: str) -> CacheCorrupt:
+        """Return the error for this shard, with the way to rebuild it alone."""
+        receipt = self._folder.receipt(self._number)
+        return CacheCorrupt(
+            message,
+            where=str(self.path),
+            hint=f"Delete this file, {receipt.name} beside it and {self._folder.manifest}, then "
+            "run `ldkit cache-logits` again with the same recipe and teacher: it rebuilds just "
+            "this shard.",
+        )
+
+    def _prove(self, file: BufferedReader, receipt: Receipt) -> None:
+        size = os.fstat(file.fileno()).st_size
+        if size != receipt.bytes:
+            raise self.corrupt(f"has {size} bytes; its receipt says {receipt.bytes}.")
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != receipt.sha256:
+            raise self.corrupt(
+                f"is not what was written.\n  expected sha256 {receipt.sha256}\n"
+                f"  found           {found}"
+            )
+
+    def _read_header(self, file: BufferedReader, receipt: Receipt, plan: Plan) -> dict[str, int]:
+        """Return where the bytes of each column begin in the file.
+
+        Source: the safetensors format: 8 bytes of length, JSON of that length, then the tensors.
+        """
+        file.seek(0)
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        starts = {}
+        counts = {MAIN_OFFSETS: receipt.views + 1}
+        counts |= dict.fromkeys(VIEW_COLUMNS, receipt.views)
+        counts |= dict.fromkeys(plan.row_columns, receipt.rows.main)
+        for column, count in counts.items():
+            entry = header.get(column.name, {})
+            expected = [column.dtype, [count, *column.shape]]
+            found = [entry.get("dtype"), entry.get("shape")]
+            if found != expected:
+                raise self.corrupt(f"has {column.name} as {found}; the plan says {expected}.")
+            starts[column.name] = 8 + length + int(entry["data_offsets"][0])
+        return starts
+
+    def _read(self, file: BufferedReader, column: Column, count: int) -> NDArray[np.integer]:
+        file.seek(self._starts[column.name])
+        content = file.read(count * column.entry_bytes)
+        return np.frombuffer(content, column.numpy).reshape(count, *column.shape)

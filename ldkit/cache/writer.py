@@ -1,0 +1,127 @@
+"""Building a cache: the plan first, then shard by shard, the manifest last.
+
+A shard exists exactly when its receipt does, and a cache is whole exactly when its manifest is
+there. So a build that was killed goes on with `missing_shards`, and ends in the same bytes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.numpy import save
+
+from ldkit.cache.compare import require_same_plan
+from ldkit.cache.content import ViewRows, columns_of, locations_of, name_of
+from ldkit.cache.folder import (
+    CacheFolder,
+    incomplete,
+    missing_shards,
+    read_document,
+    read_receipts,
+)
+from ldkit.cache.format import Manifest, Plan, Receipt, RowCounts, keys_digest
+from ldkit.errors import StorageError
+from ldkit.files import canonical_json, write_bytes
+from ldkit.structures import ViewKey
+
+
+def begin(folder: Path, plan: Plan) -> Plan:
+    """Return the plan to build by: the one that stands in the folder, or `plan`, written there.
+
+    A manifest is removed when shards are missing, so that nobody reads a cache with holes.
+
+    Raises:
+        CacheMismatch: The folder was begun with another plan.
+        CacheCorrupt: Its plan.json is damaged.
+        StorageError: The folder cannot be written.
+    """
+    files = CacheFolder(folder)
+    if not files.plan.is_file():
+        write_bytes(files.plan, plan.to_bytes())
+        return plan
+    begun = read_document(files.plan, Plan)
+    require_same_plan(begun, plan, folder)
+    if missing_shards(files, begun):
+        _remove(files.manifest)
+    return begun
+
+
+def write_shard(folder: Path, number: int, content: Sequence[ViewRows], plan: Plan) -> Receipt:
+    """Write the views of one shard, in key order, and then its receipt.
+
+    Raises:
+        CacheError: A logit is not finite or does not fit its column.
+        UsageError: A canvas has more locations than 16 bits can number.
+        StorageError: The disk is full or the folder not writable; no receipt was written.
+        ValueError: These are not the views or shapes of the plan.
+    """
+    planned = len(plan.views_of(number))
+    if len(content) != planned:
+        raise ValueError(f"shard {number} has {planned} views, not {len(content)}.")
+    keys_digest([rows.key for rows in content])  # refuses keys that are out of order
+    identity = {"plan": plan.digest, "shard": number, "version": plan.version}
+    # A single metadata key: the order of several changes from one process to the next.
+    written = save(columns_of(content, plan), metadata={"ldkit-cache": canonical_json(identity)})
+    receipt = Receipt(
+        plan=plan.digest,
+        shard=number,
+        bytes=len(written),
+        sha256=hashlib.sha256(written).hexdigest(),
+        views=len(content),
+        rows=RowCounts(main=sum(len(rows.location) for rows in content)),
+        locations=sum(
+            locations_of(rows.view.padded_hw, plan.axes.strides, name_of(rows.key))
+            for rows in content
+        ),
+        first_key=content[0].key,
+        last_key=content[-1].key,
+    )
+    files = CacheFolder(folder)
+    _remove(files.receipt(number))  # an old receipt never vouches for new bytes
+    write_bytes(files.shard(number), written)
+    write_bytes(files.receipt(number), receipt.to_bytes())
+    return receipt
+
+
+def seal(folder: Path, plan: Plan, keys: Sequence[ViewKey]) -> Manifest:
+    """Write the manifest over all receipts and return it; temporary files of killed builds go.
+
+    Raises:
+        CacheIncomplete: A shard is missing.
+        StorageError: The manifest cannot be written.
+        ValueError: These are not the keys of the plan.
+    """
+    if keys_digest(keys) != plan.keys.digest:
+        raise ValueError("these are not the keys of the plan.")
+    files = CacheFolder(folder)
+    found = read_receipts(files, plan)
+    if len(found) < plan.shards:
+        raise incomplete(files)
+    receipts = tuple(found[number] for number in range(plan.shards))
+    for receipt in receipts:
+        ours = plan.keys_of(receipt.shard, keys)
+        if (receipt.first_key, receipt.last_key) != (ours[0], ours[-1]):
+            raise ValueError(f"shard {receipt.shard} was written with other keys.")
+    manifest = Manifest(
+        version=1,
+        plan=plan.digest,
+        receipts=receipts,
+        bytes=sum(receipt.bytes for receipt in receipts),
+        views=sum(receipt.views for receipt in receipts),
+        rows=RowCounts(main=sum(receipt.rows.main for receipt in receipts)),
+    )
+    for stale in (*folder.glob(".*.tmp"), *files.shards.glob(".*.tmp")):
+        _remove(stale)
+    write_bytes(files.manifest, manifest.to_bytes())
+    return manifest
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"could not be removed: {error.strerror or error}.",
+            where=str(path),
+            hint="Check the permissions of the folder, then run the same command again.",
+        ) from error
