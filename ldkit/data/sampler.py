@@ -7,12 +7,9 @@ process, the platform or the version of a random generator.
 
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
-from typing import TypeVar
 
 from ldkit.data.coco import Record
-from ldkit.structures import Size, View, ViewKey
-
-Entry = TypeVar("Entry")
+from ldkit.structures import ViewKey
 
 
 def epoch_batches(
@@ -31,39 +28,37 @@ def epoch_batches(
     Source: ld-spec 8.1 (aspect-ratio groups of mmdet 2.x; there the last batch is filled up).
     """
     place = f"{seed}/{epoch}"
-    groups: tuple[list[int], list[int]] = ([], [])
-    for image_id, record in records.items():
-        height, width = record.hw
-        groups[width > height].append(image_id)
     batches = [
         [ViewKey(image_id, view_of_epoch(epoch, image_id)) for image_id in batch]
-        for group in groups
+        for group in _groups(records)
         for batch in _cut(_shuffled(group, f"{place}/image"), batch_size)
     ]
     first = {batch[0].image_id: batch for batch in batches}
     return [first[image_id] for image_id in _shuffled(first, f"{place}/batch")]
 
 
-def equal_canvas_batches(
-    views: Iterable[tuple[ViewKey, View]], batch_size: int
-) -> list[list[ViewKey]]:
-    """Return batches in which all views have the same canvas, so that none is padded further.
+def batches_per_epoch(records: Mapping[int, Record], batch_size: int) -> int:
+    """Return the length of `epoch_batches`, which is the same in every epoch."""
+    return sum(-(-len(group) // batch_size) for group in _groups(records))
 
-    What a detector says of a view then does not depend on its neighbours (padding shifts the
-    statistics of GroupNorm). Keys keep their order within a canvas size.
-    """
-    groups: dict[Size, list[ViewKey]] = {}
-    for key, view in views:
-        groups.setdefault(view.padded_hw, []).append(key)
-    return [batch for group in groups.values() for batch in _cut(group, batch_size)]
+
+def _groups(records: Mapping[int, Record]) -> tuple[list[int], list[int]]:
+    """Return the ids of images that are not wide, and of those that are."""
+    groups: tuple[list[int], list[int]] = ([], [])
+    for image_id, record in records.items():
+        height, width = record.hw
+        groups[width > height].append(image_id)
+    return groups
 
 
 def _shuffled(ids: Iterable[int], salt: str) -> list[int]:
     """Return the ids in an order that depends on them and the salt alone."""
-    return sorted(
-        ids, key=lambda id_: (blake2b(f"{salt}/{id_}".encode(), digest_size=8).digest(), id_)
-    )
+
+    def place(image_id: int) -> tuple[bytes, int]:
+        return blake2b(f"{salt}/{image_id}".encode(), digest_size=8).digest(), image_id
+
+    return sorted(ids, key=place)
 
 
-def _cut(entries: list[Entry], size: int) -> list[list[Entry]]:
-    return [entries[start : start + size] for start in range(0, len(entries), size)]
+def _cut(ids: list[int], size: int) -> list[list[int]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
