@@ -68,7 +68,7 @@ class CocoMetrics:
         """Return name → value of the twelve figures."""
         return {name: value for name, value in asdict(self).items() if name in FIGURES}
 
-    def as_json(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
         return asdict(self)
 

@@ -97,11 +97,11 @@ def _check(
             examples.setdefault(kind, f"result {number}: {found}")
     for image_id, boxes in Counter(result["image_id"] for result in results).items():
         if boxes > MAX_BOXES:
-            kind = f"images with more than {MAX_BOXES} results"
+            kind = f"more than {MAX_BOXES} results in an image"
             counts[kind] += 1
             examples.setdefault(kind, f"image {image_id}: {boxes}")
     if counts:
-        lines = [f"  {count} {kind} ({examples[kind]})" for kind, count in counts.items()]
+        lines = [f"  {kind}: {count} ({examples[kind]})" for kind, count in counts.items()]
         raise DataError(
             "would be refused by the server or scored as mistakes:\n" + "\n".join(lines),
             where="results",
@@ -115,19 +115,19 @@ def _problems(
 ) -> Iterator[tuple[str, str]]:
     image_id, category_id, score = result["image_id"], result["category_id"], result["score"]
     if image_id not in images:
-        yield "of images outside the list", f"image_id = {image_id}"
+        yield "image not in the list", f"image_id = {image_id}"
     if category_id not in category_ids:
-        yield "of unknown categories", f"category_id = {category_id}"
+        yield "unknown category", f"category_id = {category_id}"
     if not 0 < score <= 1:
-        yield "with a score outside (0, 1]", f"score = {score}"
+        yield "score outside (0, 1]", f"score = {score}"
     box = result["bbox"]
     where = f"image_id = {image_id}, bbox = {box}"
     if len(box) != 4 or not all(math.isfinite(number) for number in box):
-        yield "without four finite box numbers", where
+        yield "not four finite box numbers", where
     elif box[2] <= 0 or box[3] <= 0:
-        yield "without width or height", where
+        yield "no width or height", where
     elif image_id in images and not _is_inside(box, images[image_id]):
-        yield "outside their image", f"{where}, image (height, width) = {images[image_id]}"
+        yield "outside its image", f"{where}, image (height, width) = {images[image_id]}"
 
 
 def _is_inside(box: Sequence[float], hw: Size) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from ldkit.errors import DataError, StorageError
 from ldkit.files import write_bytes
@@ -61,7 +60,7 @@ class Journal:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Journal":
         return self
 
     def __exit__(
