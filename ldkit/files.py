@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ldkit.errors import StorageError
@@ -43,7 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
             "run the same command again: it goes on where it stopped.",
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone already, or the folder itself is the trouble
+            temporary.unlink()
 
 
 def _sync(path: Path) -> None:
