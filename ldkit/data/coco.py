@@ -10,7 +10,6 @@ of the file's categories. Axes: G boxes · 4 = x1, y1, x2, y2 in pixels of the i
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -75,7 +74,7 @@ class CocoIndex:
 
     @classmethod
     @collector_paused()
-    def read(cls, images: Path, annotations: Path, bad_boxes: BadBoxes = "refuse") -> Self:
+    def read(cls, images: Path, annotations: Path, bad_boxes: BadBoxes = "refuse") -> "CocoIndex":
         """Return the index of a COCO file whose images lie below the folder `images`.
 
         Left out: crowds, and boxes with an area of zero or a side below one pixel (as published,
@@ -97,7 +96,7 @@ class CocoIndex:
 
     @classmethod
     @collector_paused()
-    def read_image_list(cls, images: Path, annotations: Path) -> Self:
+    def read_image_list(cls, images: Path, annotations: Path) -> "CocoIndex":
         """Return the index of a file whose boxes do not matter or do not exist (test-dev).
 
         Raises:
@@ -109,7 +108,7 @@ class CocoIndex:
     @classmethod
     def _checked(
         cls, document: JsonObject, folder: Path, annotations: Path, bad_boxes: BadBoxes
-    ) -> Self:
+    ) -> "CocoIndex":
         problems: list[Problem] = []
         categories = category_columns(section(document, "categories", problems), problems)
         images = image_columns(section(document, "images", problems), folder, problems)
