@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import JsonValue
-
 from ldkit.cache.format import Axes, Coverage, Plan, Sources
 from ldkit.errors import CacheMismatch
 from ldkit.files import canonical_json
@@ -92,7 +90,7 @@ def _require_equal(cached: dict[str, Fields], wanted: dict[str, Fields], folder:
     )
 
 
-def _sections(plan: Mapping[str, JsonValue]) -> dict[str, Fields]:
+def _sections(plan: Mapping[str, object]) -> dict[str, Fields]:
     """Return the parts of a plan that decide what its shards hold."""
     sections: dict[str, Fields] = {}
     for name, value in plan.items():
@@ -104,13 +102,13 @@ def _sections(plan: Mapping[str, JsonValue]) -> dict[str, Fields]:
     return sections
 
 
-def _source(content: JsonValue) -> Iterator[tuple[str, str]]:
+def _source(content: object) -> Iterator[tuple[str, str]]:
     assert isinstance(content, dict)
     yield "", str(content["fingerprint"])[:SHOWN]
     yield from _flat(content["facts"])
 
 
-def _flat(value: JsonValue, name: str = "") -> Iterator[tuple[str, str]]:
+def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _flat(item, f"{name}.{key}" if name else key)

@@ -9,7 +9,7 @@ Whoever changes, loses or adds a byte is found out by whoever reads the file nex
 import hashlib
 import json
 import re
-from typing import Self
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -46,27 +46,30 @@ class Document(Part):
         body = self._body()
         return _seal(hashlib.sha256(body).hexdigest()) + b"\n" + body
 
-    @classmethod
-    def from_bytes(cls, content: bytes, where: str) -> Self:
-        """Return the document in a file's content; `where` names the file in errors.
-
-        Raises:
-            CacheCorrupt: The content is not what was written.
-            CacheMismatch: It was written by a version of ldkit with another format.
-        """
-        head, _, body = content.partition(b"\n")
-        digest = hashlib.sha256(body).hexdigest()
-        if head != _seal(digest):
-            raise _broken(head, digest, where)
-        try:
-            return cls.model_validate_json(b"{" + body)
-        except ValidationError as error:
-            raise _foreign(body, where, error) from error
-
     def _body(self) -> bytes:
         # Only what was set is written: a field added later leaves older documents as they are.
         fields = self.model_dump(mode="json", exclude_unset=True)
         return canonical_json(fields)[1:].encode() + b"\n"
+
+
+Kind = TypeVar("Kind", bound=Document)
+
+
+def from_bytes(kind: type[Kind], content: bytes, where: str) -> Kind:
+    """Return the document in a file's content; `where` names the file in errors.
+
+    Raises:
+        CacheCorrupt: The content is not what was written.
+        CacheMismatch: It was written by a version of ldkit with another format.
+    """
+    head, _, body = content.partition(b"\n")
+    digest = hashlib.sha256(body).hexdigest()
+    if head != _seal(digest):
+        raise _broken(head, digest, where)
+    try:
+        return kind.model_validate_json(b"{" + body)
+    except ValidationError as error:
+        raise _foreign(body, where, error) from error
 
 
 def _seal(digest: str) -> bytes:

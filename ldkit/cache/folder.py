@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from ldkit.cache.document import REBUILD, Document
+from ldkit.cache.document import REBUILD, Kind, from_bytes
 from ldkit.cache.format import Plan, Receipt
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, StorageError
-
-Kind = TypeVar("Kind", bound=Document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,7 @@ def read_document(path: Path, kind: type[Kind]) -> Kind:
         CacheMismatch: It has another format version.
         StorageError: It cannot be read.
     """
-    return kind.from_bytes(read_file(path), str(path))
+    return from_bytes(kind, read_file(path), str(path))
 
 
 def read_file(path: Path) -> bytes:

@@ -7,8 +7,9 @@ build any shard, in any order. docs/cache-format.md describes every byte.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveInt
@@ -63,7 +64,7 @@ class Source(Part):
     facts: dict[str, JsonValue]
 
     @classmethod
-    def of(cls, content: dict[str, JsonValue]) -> Self:
+    def of(cls, content: dict[str, Any]) -> "Source":
         """Return the source whose whole content is small enough to be its own facts."""
         return cls(fingerprint=fingerprint(content), facts=content)
 
@@ -165,7 +166,7 @@ class Plan(Document):
         columns: Columns,
         build: Build,
         keys: Sequence[ViewKey],
-    ) -> Self:
+    ) -> "Plan":
         """Return the plan for these sorted keys, as this version of ldkit would write it."""
         return cls(
             version=1,
@@ -249,7 +250,7 @@ def keys_digest(keys: Sequence[ViewKey]) -> str:
     Raises:
         ValueError: The keys do not rise strictly.
     """
-    pairs = np.array(keys, dtype="<i8").reshape(-1, 2)
+    pairs = np.fromiter(chain.from_iterable(keys), "<i8", 2 * len(keys)).reshape(-1, 2)
     step = np.diff(pairs, axis=0)
     if not ((step[:, 0] > 0) | ((step[:, 0] == 0) & (step[:, 1] > 0))).all():
         raise ValueError("the keys of a cache must rise strictly by image_id, then view.")

@@ -6,7 +6,7 @@ A reader can be pickled and survives a fork: files are opened by each process on
 
 from bisect import bisect_right
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class CacheReader:
         self._handles = Handles()
 
     @classmethod
-    def open_(cls, path: Path) -> Self:
+    def open_(cls, path: Path) -> "CacheReader":
         """Return the reader of a cache whose plan, manifest and receipts are intact.
 
         Shards are checked later, each before a process uses its first row.
@@ -132,7 +132,7 @@ class CacheReader:
         """Close all files; they open again on the next use."""
         self._handles.close()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Path, Plan, Manifest]]:
+    def __reduce__(self) -> tuple[type["CacheReader"], tuple[Path, Plan, Manifest]]:
         """Travel without files and buffers: another process opens its own."""
         return type(self), (self.path, self.plan, self.manifest)
 

@@ -1,0 +1,77 @@
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ldkit.cache.format import Source, keys_digest
+from ldkit.structures import Grid, ViewKey
+from tests.cache.synthetic import AXES, make_keys, make_plan
+
+
+@pytest.mark.law
+@settings(deadline=None, max_examples=50)
+@given(images=st.integers(1, 40), views=st.integers(1, 3), size=st.integers(1, 50))
+def test_shards_cut_the_keys_into_equal_ranges_without_loss(images, views, size) -> None:
+    keys = make_keys(images, views)
+    plan = make_plan(keys, size)
+    parts = [plan.keys_of(number, keys) for number in range(plan.shards)]
+    assert tuple(itertools.chain.from_iterable(parts)) == keys
+    assert all(len(part) == size for part in parts[:-1])
+    assert 1 <= len(parts[-1]) <= size
+
+
+@pytest.mark.law
+def test_keys_that_do_not_rise_are_a_programming_error() -> None:
+    keys = make_keys(3)
+    for wrong in [keys[::-1], (*keys, keys[-1]), (keys[1], keys[0], *keys[2:])]:
+        with pytest.raises(ValueError, match="rise strictly"):
+            keys_digest(wrong)
+
+
+@pytest.mark.law
+def test_the_digest_of_keys_depends_on_every_key() -> None:
+    keys = make_keys(3)
+    others = [keys[:-1], (*keys[:-1], ViewKey(keys[-1].image_id, 7)), (*keys, ViewKey(10**12, 0))]
+    assert len({keys_digest(some) for some in [keys, *others]}) == 4
+
+
+@pytest.mark.contract
+def test_a_key_list_of_another_length_or_a_shard_beyond_the_last_is_a_programming_error() -> None:
+    plan = make_plan(make_keys(3))
+    with pytest.raises(ValueError, match="4 keys for a plan of 6"):
+        plan.keys_of(0, make_keys(2))
+    with pytest.raises(ValueError, match="shard 2 of 2"):
+        plan.views_of(2)
+
+
+@pytest.mark.contract
+def test_only_planned_columns_exist() -> None:
+    keys = make_keys(2)
+    names = [column.name for column in make_plan(keys, cls_logits=None).row_columns]
+    assert names == ["main.location", "main.gt_index", "main.bbox_logits"]
+    columns = {column.name: column for column in make_plan(keys, bbox_logits="fp32").row_columns}
+    assert columns["main.bbox_logits"].dtype == "F32"
+    assert columns["main.bbox_logits"].entry_bytes == 4 * 5 * 4
+    assert columns["main.cls_logits"].dtype == "F16"
+    assert columns["main.cls_logits"].entry_bytes == 3 * 2
+
+
+@pytest.mark.contract
+def test_a_main_row_of_80_classes_takes_300_bytes() -> None:
+    plan = make_plan(make_keys(2))
+    axes = plan.axes.model_copy(update={"num_bins": 17, "num_classes": 80})
+    columns = plan.model_copy(update={"axes": axes}).row_columns
+    assert sum(column.entry_bytes for column in columns) == 2 + 2 + 136 + 160
+
+
+@pytest.mark.contract
+def test_a_source_refuses_what_is_no_fingerprint() -> None:
+    with pytest.raises(ValidationError, match="pattern"):
+        Source(fingerprint="4f0c", facts={})
+
+
+@pytest.mark.contract
+def test_the_axes_give_the_grid_of_their_locations() -> None:
+    assert AXES.grid == Grid(strides=(8, 16), anchor_scale=8.0, bin_width=1.0)

@@ -1,0 +1,262 @@
+import errno
+import os
+import resource
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from ldkit.cache.folder import CacheFolder, missing_shards
+from ldkit.cache.format import Source
+from ldkit.cache.writer import begin, seal, write_shard
+from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch, StorageError
+from ldkit.structures import ViewKey
+from tests.cache.synthetic import SOURCES, build, make_keys, make_plan, make_rows
+
+KEYS = make_keys(6)
+PLAN = make_plan(KEYS)
+
+
+def content_of(number: int):
+    return [make_rows(key, PLAN) for key in PLAN.keys_of(number, KEYS)]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.contract
+def test_a_cache_has_the_files_of_the_format_and_no_others(tmp_path) -> None:
+    build(tmp_path, PLAN, KEYS)
+    assert sorted(snapshot(tmp_path)) == [
+        "manifest.json",
+        "plan.json",
+        "shards/000000.json",
+        "shards/000000.safetensors",
+        "shards/000001.json",
+        "shards/000001.safetensors",
+        "shards/000002.json",
+        "shards/000002.safetensors",
+    ]
+
+
+@pytest.mark.law
+def test_building_twice_gives_equal_bytes_in_any_order_of_shards(tmp_path) -> None:
+    build(tmp_path / "a", PLAN, KEYS)
+    begin(tmp_path / "b", PLAN)
+    for number in [2, 0, 1]:
+        write_shard(tmp_path / "b", number, content_of(number), PLAN)
+    seal(tmp_path / "b", PLAN, KEYS)
+    assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
+    before = snapshot(tmp_path / "a")
+    build(tmp_path / "a", PLAN, KEYS)
+    assert snapshot(tmp_path / "a") == before
+
+
+@pytest.mark.contract
+def test_a_shard_is_a_plain_safetensors_file(tmp_path) -> None:
+    build(tmp_path, PLAN, KEYS)
+    tensors = load_file(CacheFolder(tmp_path).shard(0))
+    assert tensors["view.image_id"].tolist() == [9, 9, 14, 14]
+    assert len(tensors["main.location"]) == tensors["main.offsets"][-1]
+
+
+@pytest.mark.contract
+def test_the_receipt_says_what_the_shard_holds(tmp_path) -> None:
+    begin(tmp_path, PLAN)
+    content = content_of(0)
+    receipt = write_shard(tmp_path, 0, content, PLAN)
+    assert receipt.plan == PLAN.digest
+    assert receipt.views == 4
+    assert receipt.rows.main == sum(len(rows.location) for rows in content)
+    assert (receipt.first_key, receipt.last_key) == (ViewKey(9, 0), ViewKey(14, 1))
+    assert receipt.bytes == CacheFolder(tmp_path).shard(0).stat().st_size
+
+
+@pytest.mark.contract
+def test_a_build_goes_on_only_with_its_own_plan(tmp_path) -> None:
+    assert begin(tmp_path, PLAN) == PLAN
+    assert begin(tmp_path, PLAN) == PLAN
+    weights = Source(fingerprint="a9" * 32, facts={"file": "r101.pt"})
+    other = PLAN.model_copy(update={"sources": SOURCES.model_copy(update={"weights": weights})})
+    with pytest.raises(CacheMismatch, match="was made for another teacher"):
+        begin(tmp_path, other)
+    assert (tmp_path / "plan.json").read_bytes() == PLAN.to_bytes()
+
+
+@pytest.mark.contract
+def test_the_plan_on_disk_counts_where_only_file_names_differ(tmp_path) -> None:
+    build(tmp_path, PLAN, KEYS)
+    before = snapshot(tmp_path)
+    moved = SOURCES.weights.model_copy(update={"facts": {"file": "elsewhere.pt"}})
+    plan = PLAN.model_copy(update={"sources": SOURCES.model_copy(update={"weights": moved})})
+    build(tmp_path, plan, KEYS)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.contract
+def test_a_damaged_plan_is_refused_and_can_be_written_anew_without_losing_shards(tmp_path) -> None:
+    build(tmp_path, PLAN, KEYS)
+    before = snapshot(tmp_path)
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(plan.read_bytes().replace(b'"topk":9', b'"topk":8'))
+    with pytest.raises(CacheCorrupt, match="every intact shard is kept"):
+        begin(tmp_path, PLAN)
+    plan.unlink()
+    (tmp_path / "manifest.json").unlink()
+    begin(tmp_path, PLAN)
+    assert missing_shards(CacheFolder(tmp_path), PLAN) == []
+    seal(tmp_path, PLAN, KEYS)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.contract
+def test_a_cache_with_a_hole_is_unsealed_until_the_hole_is_filled(tmp_path) -> None:
+    build(tmp_path, PLAN, KEYS)
+    before = snapshot(tmp_path)
+    CacheFolder(tmp_path).shard(1).unlink()
+    begin(tmp_path, PLAN)
+    assert not (tmp_path / "manifest.json").exists()
+    build(tmp_path, PLAN, KEYS)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.contract
+def test_sealing_with_a_shard_missing_or_with_other_keys_is_refused(tmp_path) -> None:
+    begin(tmp_path, PLAN)
+    write_shard(tmp_path, 0, content_of(0), PLAN)
+    with pytest.raises(CacheIncomplete, match="1 of 3 shards are complete"):
+        seal(tmp_path, PLAN, KEYS)
+    with pytest.raises(ValueError, match="not the keys of the plan"):
+        seal(tmp_path, PLAN, make_keys(5))
+
+
+@pytest.mark.contract
+def test_a_shard_of_other_views_than_planned_is_a_programming_error(tmp_path) -> None:
+    begin(tmp_path, PLAN)
+    with pytest.raises(ValueError, match="shard 0 has 4 views, not 3"):
+        write_shard(tmp_path, 0, content_of(0)[:3], PLAN)
+    with pytest.raises(ValueError, match="rise strictly"):
+        write_shard(tmp_path, 0, content_of(0)[::-1], PLAN)
+    for number, part in [(0, 1), (1, 0), (2, 2)]:
+        write_shard(tmp_path, number, content_of(part), PLAN)
+    with pytest.raises(ValueError, match="shard 0 was written with other keys"):
+        seal(tmp_path, PLAN, KEYS)
+
+
+@pytest.mark.contract
+def test_a_broken_teacher_is_told_with_its_image_and_leaves_no_shard(tmp_path) -> None:
+    begin(tmp_path, PLAN)
+    content = content_of(0)
+    spot = next(index for index, rows in enumerate(content) if len(rows.location))
+    broken = content[spot].bbox_logits.clone()
+    broken[0, 0, 0] = torch.nan
+    content[spot] = content[spot]._replace(bbox_logits=broken)
+    key = content[spot].key
+    with pytest.raises(CacheError, match=f"image {key.image_id}, view {key.view}: the teacher's"):
+        write_shard(tmp_path, 0, content, PLAN)
+    assert list(snapshot(tmp_path)) == ["plan.json"]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_failed_fsync_leaves_no_receipt_and_a_build_that_can_go_on(
+    number, tmp_path, monkeypatch
+) -> None:
+    build(tmp_path / "whole", PLAN, KEYS)
+    begin(tmp_path / "cache", PLAN)
+
+    def fail(_handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageError) as caught:
+            write_shard(tmp_path / "cache", 0, content_of(0), PLAN)
+    assert f"000000.safetensors: could not be written: {os.strerror(number)}." in str(caught.value)
+    assert "it goes on where it stopped" in str(caught.value)
+    assert list(snapshot(tmp_path / "cache")) == ["plan.json"]
+    build(tmp_path / "cache", PLAN, KEYS)
+    assert snapshot(tmp_path / "cache") == snapshot(tmp_path / "whole")
+
+
+@pytest.mark.contract
+def test_a_disk_that_fills_up_in_the_middle_of_a_shard_leaves_nothing(tmp_path) -> None:
+    begin(tmp_path, PLAN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="could not be written"):
+            write_shard(tmp_path, 0, content_of(0), PLAN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(snapshot(tmp_path)) == ["plan.json"]
+
+
+@pytest.mark.contract
+def test_a_disk_that_is_full_at_the_receipt_leaves_a_shard_that_does_not_count(
+    tmp_path, monkeypatch
+) -> None:
+    begin(tmp_path, PLAN)
+    write = Path.write_bytes
+
+    def fail_on_receipts(path: Path, content: bytes) -> int:
+        if ".json." in path.name:
+            write(path, content[:50])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fail_on_receipts)
+        with pytest.raises(StorageError, match=r"000000\.json: could not be written: No space"):
+            write_shard(tmp_path, 0, content_of(0), PLAN)
+    assert sorted(snapshot(tmp_path)) == ["plan.json", "shards/000000.safetensors"]
+    assert missing_shards(CacheFolder(tmp_path), PLAN) == [0, 1, 2]
+
+
+@pytest.mark.contract
+def test_a_rewritten_shard_is_not_covered_by_its_old_receipt(tmp_path, monkeypatch) -> None:
+    build(tmp_path, PLAN, KEYS)
+
+    def fail(_path: Path, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fail)
+        with pytest.raises(StorageError):
+            write_shard(tmp_path, 1, content_of(1), PLAN)
+    assert missing_shards(CacheFolder(tmp_path), PLAN) == [1]
+
+
+@pytest.mark.contract
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_told(tmp_path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(StorageError, match=r"plan\.json: could not be written: Permission denied"):
+        begin(folder, PLAN)
+
+
+@pytest.mark.contract
+def test_a_read_only_file_system_is_told(tmp_path, monkeypatch) -> None:
+    build(tmp_path, PLAN, KEYS)
+    CacheFolder(tmp_path).receipt(1).unlink()
+
+    def fail(*_arguments: object, **_named: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(StorageError, match=r"manifest\.json: could not be removed: Read-only"):
+            begin(tmp_path, PLAN)
+
+
+@pytest.mark.contract
+def test_a_file_where_the_folder_should_be_is_told(tmp_path) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(StorageError, match="could not be written"):
+        begin(tmp_path / "cache", PLAN)
