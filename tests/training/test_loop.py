@@ -67,8 +67,8 @@ def test_a_step_tells_its_epoch_rate_terms_and_images() -> None:
 
 @pytest.mark.contract
 def test_a_run_without_a_limit_takes_all_epochs() -> None:
-    assert toy_course().total_steps == 30 * STEPS_PER_EPOCH
-    assert toy_course(10_000).total_steps == 30 * STEPS_PER_EPOCH
+    assert toy_course().total_steps == 200 * STEPS_PER_EPOCH
+    assert toy_course(10_000).total_steps == 200 * STEPS_PER_EPOCH
 
 
 @pytest.mark.contract

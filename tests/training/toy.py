@@ -64,7 +64,7 @@ def toy_state(
 
 
 def toy_course(max_steps: int | None = None, clip_norm: float | None = None) -> Course:
-    schedule = CosineSchedule(base_lr=0.05, epochs=30, final=0.1, warmup_steps=3, warmup_start=0.1)
+    schedule = CosineSchedule(base_lr=0.05, epochs=200, final=0.1, warmup_steps=3, warmup_start=0.1)
     return Course(schedule, STEPS_PER_EPOCH, max_steps, clip_norm)
 
 
