@@ -47,7 +47,7 @@ class SectionText(NamedTuple):
 @cache
 def describe_all() -> tuple[SectionText, ...]:
     """Return every section of a recipe, outer ones first; the recipe itself has the key ""."""
-    return tuple(_describe(Recipe, "", "required"))
+    return tuple(_describe(Recipe, "", "required", ""))
 
 
 def describe(key: str) -> tuple[SectionText, ...]:
@@ -106,7 +106,9 @@ def _leaf_keys() -> tuple[str, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-def _describe(section: type[Section], key: str, default: str) -> Iterator[SectionText]:
+def _describe(
+    section: type[Section], key: str, default: str, meaning: str
+) -> Iterator[SectionText]:
     prefix = f"{key}." if key else ""
     keys: list[KeyText] = []
     inner: list[SectionText] = []
@@ -117,8 +119,8 @@ def _describe(section: type[Section], key: str, default: str) -> Iterator[Sectio
             what = _type_text(info.annotation, info.metadata)
             keys.append(KeyText(prefix + name, what, shown, _one_line(info.description)))
         for kind in kinds:
-            inner += _describe(kind, prefix + name, shown)
-    text = _one_line(section.__doc__)
+            inner += _describe(kind, prefix + name, shown, _one_line(info.description))
+    text = meaning or _one_line(section.__doc__)
     names = tuple(section.model_fields)
     yield SectionText(key, kind_of(section), default, text, names, tuple(keys))
     yield from inner
@@ -169,20 +171,18 @@ def _type_text(annotation: object, metadata: Sequence[object] = ()) -> str:
 
 
 def _range_text(metadata: Sequence[object]) -> str:
-    bounds = []
-    for mark in metadata:
-        inside = mark.metadata if isinstance(mark, FieldInfo) else [mark]
-        for bound in inside:
-            match bound:
-                case Gt(gt=limit):
-                    bounds.append(f"> {limit}")
-                case Ge(ge=limit):
-                    bounds.append(f">= {limit}")
-                case Lt(lt=limit):
-                    bounds.append(f"< {limit}")
-                case Le(le=limit):
-                    bounds.append(f"<= {limit}")
-    return "".join(f" {bound}" for bound in bounds)
+    nested = ((mark.metadata if isinstance(mark, FieldInfo) else [mark]) for mark in metadata)
+    match [bound for marks in nested for bound in marks]:
+        case [Gt(gt=low)]:
+            return f" > {low}"
+        case [Ge(ge=low)]:
+            return f" >= {low}"
+        case [Ge(ge=low), Le(le=high)]:
+            return f" {low} to {high}"
+        case [Ge(ge=low), Lt(lt=high)]:
+            return f" {low} to below {high}"
+        case _:
+            return ""
 
 
 def _one_line(text: str | None) -> str:

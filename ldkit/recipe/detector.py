@@ -1,6 +1,6 @@
 """The detector sections: what a recipe trains, and what a model file says it holds."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
@@ -55,7 +55,7 @@ class Fpn(Section):
     """Level l has stride 2^l pixels; levels above 5 are made by strided convolutions."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Fpn":
         wanted = (
             tuple(range(self.levels[0], self.levels[0] + len(self.levels))) if self.levels else ()
         )
@@ -87,7 +87,7 @@ class Detector(Section):
     head: Head = Head()
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Detector":
         if self.fpn.channels % self.head.norm_groups:
             raise ValueError(f"head.norm_groups: must divide fpn.channels = {self.fpn.channels}.")
         return self

@@ -77,7 +77,7 @@ def recipe_error(source: str, problems: Sequence[Problem]) -> RecipeError:
     """Return the error that shows all problems of a recipe, in the order they were written."""
     ordered = sorted(problems, key=lambda problem: _position(source, problem.origin))
     labels = [label_of(problem, source) for problem in ordered]
-    width = max(len(label) for label in labels)
+    width = max(len("line 99"), *(len(label) for label in labels))
     lines = [f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}", ""]
     for label, problem in zip(labels, ordered, strict=True):
         indent = " " * (width + 5)
@@ -183,8 +183,10 @@ def _unknown_key(path: KeyPath, document: Node) -> str:
     tags = [child(node, tag) for tag in ("kind", "name")] if node else []
     kind = next((str(tag.value) for tag in tags if tag is not None), "")
     known = names_in(dotted(tuple(section)), kind)
-    near = [f"`{found}`" for found in closest(str(name), known)]
-    near = near or [f"`{found}`" for found in keys_named(str(name))]
+    elsewhere = keys_named(str(name))
+    if dotted(path) in elsewhere:
+        return f"Not a key of this kind. Known here: {', '.join(known)}."
+    near = [f"`{found}`" for found in closest(str(name), known) or elsewhere]
     if near:
         return f"Unknown key. Did you mean {' or '.join(near[:3])}?"
     return f"Unknown key. Known here: {', '.join(known)}."

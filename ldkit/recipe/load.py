@@ -27,6 +27,7 @@ __all__ = [
     "dump_recipe",
     "leaves",
     "load_recipe",
+    "override",
     "shipped_recipes",
 ]
 
@@ -72,13 +73,29 @@ def load_recipe(
     return LoadedRecipe(recipe, source, document, origins)
 
 
-def check_recipe(name: str, overrides: Sequence[str] = ()) -> list[Problem]:
-    """Return everything that is wrong with a recipe; an empty list for a valid one.
+def override(recipe: Recipe, source: str, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe that is at hand (from a model file, say) with `--set` values laid over it.
+
+    Raises:
+        RecipeError: The overrides are wrong; all their problems are told at once.
+    """
+    own, laid = read_document(dump_recipe(recipe), source), _read_overrides(overrides, {})
+    if own.node is None or laid.node is None:
+        raise recipe_error(source, laid.problems)
+    examined = _typed(source, merge(own.node, laid.node), laid.problems)
+    if examined.problems or examined.recipe is None:
+        raise recipe_error(source, examined.problems)
+    return examined.recipe
+
+
+def check_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[str, tuple[Problem, ...]]:
+    """Return the file of a recipe and everything that is wrong with it.
 
     Raises:
         RecipeError: There is no such file, or it cannot be read.
     """
-    return list(_examine(name, overrides, {}).problems)
+    examined = _examine(name, overrides, {})
+    return examined.source, examined.problems
 
 
 def leaves(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,7 +123,10 @@ def _examine(
     problems = files.problems + laid.problems
     if files.node is None or laid.node is None:
         return _Examined(source, None, None, problems)
-    tree = merge(files.node, laid.node)
+    return _typed(source, merge(files.node, laid.node), problems)
+
+
+def _typed(source: str, tree: Node, problems: tuple[Problem, ...]) -> _Examined:
     try:
         return _Examined(source, tree, Recipe.model_validate(plain(tree)), problems)
     except ValidationError as error:

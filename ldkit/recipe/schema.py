@@ -5,7 +5,7 @@ user may set is a field here and nowhere else. Field texts are what `ldkit recip
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from pydantic import NonNegativeInt as Count
@@ -54,7 +54,7 @@ class Views(Section):
     """Every view is padded, right and below, to a multiple of this."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Views":
         sizes = self.short_side_px
         if isinstance(sizes, tuple) and sizes[0] > sizes[1]:
             raise ValueError("short_side_px: must be [low, high].")
@@ -143,7 +143,7 @@ class Milestones(Section):
     """Stop after this many steps, for trials; null trains all epochs."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Milestones":
         steps = self.milestones
         if list(steps) != sorted(set(steps)):
             raise ValueError("milestones: must rise.")
@@ -223,7 +223,7 @@ class Recipe(Section):
     eval: Eval = Eval()
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Recipe":
         broken = list(self._broken_rules())
         if broken:
             raise ValueError("\n".join(broken))

@@ -41,10 +41,12 @@ def read_document(text: str, source: str) -> Reading:
     """Return the tree of a recipe file; its top must be keys and values."""
     reading = _read(text, source, has_lines=True)
     top = Origin(source, 1)
-    if reading.node is None and not reading.problems:
+    if reading.problems and reading.node is None:
+        return reading
+    if reading.node is None or reading.node.value is None:
         advice = "Is empty. `ldkit recipe show shapes/teacher` prints one to begin with."
         return Reading(None, (Problem(top, "the document", advice, ""),))
-    if reading.node is not None and reading.node.is_leaf:
+    if reading.node.is_leaf:
         found = "a list" if isinstance(reading.node.value, tuple) else "a single value"
         advice = f"Must be keys and values, such as `name: my_run`, but is {found}."
         return Reading(None, (Problem(top, "the document", advice, ""),))
@@ -83,7 +85,7 @@ def _read(text: str, source: str, *, has_lines: bool) -> Reading:
         return _unreadable(Origin(source, line if has_lines else None), _syntax(error))
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        reason = f"the character #x{ord(error.character):02x} is not allowed"
+        reason = f"the character #x{ord(text[error.position]):02x} is not allowed"
         return _unreadable(Origin(source, line if has_lines else None), reason)
     except RecursionError:
         return _unreadable(Origin(source), "it is nested too deeply")

@@ -1,0 +1,149 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from ldkit.errors import RecipeError
+from ldkit.recipe.load import load_recipe
+from ldkit.recipe.shipped import find_recipe, recipes_folder, shipped_recipes, title_of
+
+FILES = sorted(recipes_folder().rglob("*.yaml"))
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_is_valid_and_named_after_its_file(name: str) -> None:
+    recipe = load_recipe(name).recipe
+    folder, _, stem = name.partition("/")
+    assert recipe.name == (stem if folder == "coco" else f"{folder}_{stem}")
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_recipe_opens_with_source_expectation_needs_and_commands(path: Path) -> None:
+    header = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        header.append(line)
+    assert header[0].endswith(".")
+    assert header[1] == "#"
+    words = [match[1] for line in header if (match := re.match(r"# (\w+) {2,}\S", line))]
+    assert words == ["Source", "Expect", "Needs", "Run"]
+
+
+@pytest.mark.contract
+def test_the_issue_s_recipes_are_shipped_and_bases_are_not_recipes() -> None:
+    names = shipped_recipes()
+    wanted = {"coco/gfl_r18", "coco/gfl_r101", "coco/ld_r18_r101", "shapes/teacher", "shapes/ld"}
+    assert wanted <= set(names)
+    assert list(names) == sorted(names)
+    assert not [name for name in names if "base" in name]
+    assert {path.stem for path in FILES} >= {"base", "base_1x"}
+
+
+@pytest.mark.golden
+def test_the_paper_s_row_has_the_published_numbers() -> None:
+    """Source: ld-spec 7.6, 8.1 and 8.2, R-18 from R-101 at mini-batch 6 (Main LD)."""
+    student = load_recipe("coco/ld_r18_r101").document
+    teacher = load_recipe("coco/gfl_r101").document
+    assert student["objective"] == {
+        "assign": {"topk": 9},
+        "classification": {"kind": "qfl", "weight": 1.0, "beta": 2.0},
+        "box": {"kind": "giou", "weight": 2.0},
+        "distribution": {"kind": "dfl", "weight": 0.25},
+        "weight_sum": "plus_epsilon",
+        "localization": {"main": {"weight": 0.25, "temperature": 10.0, "normalizer": "paper"}},
+    }
+    assert student["optim"] == teacher["optim"]
+    assert student["optim"] == {
+        "kind": "sgd",
+        "lr": 0.01 * 6 / 16,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "clip_norm": None,
+    }
+    shared = {"kind": "milestones", "factor": 0.1, "warmup_steps": 500, "warmup_start": 0.001}
+    shared |= {"max_steps": None}
+    assert student["schedule"] == {**shared, "epochs": 12, "milestones": [8, 11]}
+    assert teacher["schedule"] == {**shared, "epochs": 24, "milestones": [16, 22]}
+    assert student["train"]["batch_size"] == teacher["train"]["batch_size"] == 6
+    assert student["views"]["short_side_px"] == 800
+    assert teacher["views"]["short_side_px"] == [480, 800]
+    assert student["student"]["head"] == teacher["model"]["head"]
+    assert student["student"]["head"]["reg_max"] == 16
+    assert student["eval"]["topk"] == "locations"
+
+
+@pytest.mark.contract
+def test_student_and_teacher_of_a_folder_fit_together() -> None:
+    for folder, teacher in (("coco", "gfl_r101"), ("shapes", "teacher"), ("own", "teacher")):
+        name = next(name for name in shipped_recipes() if name.startswith(f"{folder}/ld"))
+        student, alone = load_recipe(name).recipe, load_recipe(f"{folder}/{teacher}").recipe
+        assert student.student is not None
+        assert alone.model is not None
+        same = [(d.fpn.levels, d.head.reg_max, d.head.bin_width, d.head.anchor_scale) for d in
+                (student.student, alone.model)]  # fmt: skip
+        assert same[0] == same[1]
+        assert student.data == alone.data
+
+
+@pytest.mark.contract
+def test_a_title_is_the_first_line_of_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("# A title.\n#\nname: a\n", encoding="utf-8")
+    assert title_of(path) == "A title"
+    path.write_text("name: a\n", encoding="utf-8")
+    assert title_of(path) == ""
+
+
+def missing(name: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        find_recipe(name)
+    return str(caught.value)
+
+
+@pytest.mark.contract
+def test_a_missing_name_gets_the_nearest_shipped_one() -> None:
+    assert missing("coco/ld_r18_r10") == (
+        "coco/ld_r18_r10: there is no such recipe.\nDid you mean `coco/ld_r18_r101`?"
+    )
+    assert missing("shape/ld").endswith("Did you mean `shapes/ld`?")
+
+
+@pytest.mark.contract
+def test_a_path_into_a_checkout_gets_the_shipped_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert missing("recipes/coco/ld_r18_r101.yaml").endswith("Did you mean `coco/ld_r18_r101`?")
+
+
+@pytest.mark.contract
+def test_a_missing_file_gets_its_nearest_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").touch()
+    found = missing(str(tmp_path / "mime.yaml"))
+    assert found.endswith(f"Did you mean `{tmp_path / 'mine.yaml'}`?")
+
+
+@pytest.mark.contract
+def test_a_name_like_no_other_gets_the_list() -> None:
+    text = missing("xyz")
+    assert text.startswith("xyz: there is no such recipe.\nShipped recipes: coco/gfl_r101, ")
+    assert text.endswith("Your own are named by a path that ends in .yaml.")
+
+
+@pytest.mark.contract
+def test_a_folder_and_another_ending_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/a.yaml").touch()
+    assert missing("mine") == (
+        "mine: is a folder, but a recipe is a file that ends in .yaml.\nIt holds mine/a.yaml."
+    )
+    Path("odd.yaml").mkdir()
+    assert missing("odd.yaml").endswith("ends in .yaml.\nIt holds none.")
+    Path("mine.txt").touch()
+    assert missing("mine.txt") == "mine.txt: does not end in .yaml, as recipes do.\nRename it."
