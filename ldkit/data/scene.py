@@ -17,9 +17,9 @@ REFERENCE_PX = 224
 SMALLEST = 0.1
 """Least side (root of the box's area) of an object, as a share of the image's side."""
 LARGEST = 0.7
-LEAST_VISIBLE = 0.4
+LEAST_VISIBLE = 0.5
 """Share of an object that fades, bars and other objects must leave to be seen."""
-MOST_OVERLAP = 0.6
+MOST_OVERLAP = 0.45
 """Share of the smaller of two objects that may lie within the other."""
 
 _COUNT_WEIGHTS = np.array([5, 10, 13, 14, 13, 11, 9, 8, 6, 5, 3, 3]) / 100

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-HUE_SPREAD = 0.55
+HUE_SPREAD = 0.42
 """Standard deviation of an object's hue, in steps between neighbouring classes."""
 
 Field = Float32[np.ndarray, "H W"]
