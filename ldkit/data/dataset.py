@@ -104,9 +104,8 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def start_worker(_: int) -> None:
-    """Prepare a worker process: no threads of its own, and Ctrl-C is left to the main process."""
+    """Prepare a worker process: OpenCV starts no threads, Ctrl-C is left to the main process."""
     cv2.setNumThreads(0)
-    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -130,6 +129,7 @@ def load_batches(
         collate_fn=_unchanged,
         worker_init_fn=start_worker,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # else every loader moves torch's global one
     )
     for loaded in loader:
         if isinstance(loaded, LdkitError):

@@ -119,7 +119,9 @@ def test_torch_loads_the_data_set_in_workers_however_they_start(
 @pytest.mark.law
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(dataset: ViewDataset, workers: int) -> None:
+    state = torch.get_rng_state()
     loaded = list(load_batches(dataset, iter(KEYS), workers, CPU))
+    assert torch.equal(torch.get_rng_state(), state)
     assert len(loaded) == len(KEYS)
     for batch, keys in zip(loaded, KEYS, strict=True):
         assert_same(batch, collate([dataset[key] for key in keys]))
