@@ -1,7 +1,7 @@
 import json
 import re
 import shlex
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
@@ -171,3 +171,40 @@ def test_the_run_lines_of_a_recipe_are_commands_with_their_options(path: Path) -
         assert {word for word in words if word.startswith("--")} <= options, text
         named = [word for word in words if word.partition("/")[0] in ("coco", "shapes", "own")]
         assert set(named) <= set(shipped_recipes()), text
+
+
+PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block[2:40])
+def test_the_page_of_recipes_shows_real_output(block: str) -> None:
+    command, _, shown = block.partition("\n")
+    program, group, *words = shlex.split(command.removeprefix("$ "))
+    assert (program, group) == ("ldkit", "recipe")
+    told = CliRunner().invoke(app, words).stdout
+    head, cut, tail = shown.partition("\n...\n")
+    if cut:
+        assert told.startswith(head)
+        assert told.endswith(tail)
+    else:
+        assert told == shown
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.split()[1])
+def test_a_recipe_of_the_page_is_valid(block: str, tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path, "a.yaml", block)).recipe.name in block
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("line", "".join(blocks("bash")).splitlines())
+def test_the_overrides_of_the_page_are_valid(line: str) -> None:
+    words = shlex.split(line)
+    overrides = [value for flag, value in pairwise(words) if flag == "--set"]
+    assert overrides
+    load_recipe(words[2], overrides)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ldkit.errors import RecipeError
-from ldkit.recipe.load import check_recipe, leaves, load_recipe
+from ldkit.recipe.load import check_recipe, leaves, load_recipe, override
 from ldkit.recipe.yaml_writer import write_value
 from tests.recipe.documents import ALONE, TAUGHT, complaint, write
 
@@ -271,6 +271,18 @@ def test_checking_tells_the_same_without_raising(tmp_path: Path) -> None:
     assert check_recipe(path) == (path, ())
     _, problems = check_recipe(path, ["optim.lr=-1"])
     assert [problem.subject for problem in problems] == ["optim.lr = -1"]
+
+
+@pytest.mark.contract
+def test_a_recipe_at_hand_takes_overrides_as_a_file_does() -> None:
+    recipe = load_recipe("shapes/ld").recipe
+    wanted = ["optim.lr=1", "objective.localization.main=null"]
+    changed = override(recipe, "model.pt", wanted)
+    assert changed == load_recipe("shapes/ld", wanted).recipe
+    assert override(recipe, "model.pt", []) == recipe
+    with pytest.raises(RecipeError) as caught:
+        override(recipe, "model.pt", ["optim.lr=-1", "seed"])
+    assert str(caught.value).startswith("model.pt: 2 problems\n\n  --set     seed\n")
 
 
 @pytest.mark.contract

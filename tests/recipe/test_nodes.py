@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldkit.recipe.nodes import Node, Origin, Scalar, find, merge, nearest_origin, plain
@@ -30,6 +30,7 @@ documents = st.dictionaries(
 
 
 @pytest.mark.law
+@settings(deadline=None)
 @given(documents)
 def test_merging_a_document_with_itself_or_with_nothing_changes_nothing(document: Node) -> None:
     assert merge(document, document) == document
@@ -38,6 +39,7 @@ def test_merging_a_document_with_itself_or_with_nothing_changes_nothing(document
 
 
 @pytest.mark.law
+@settings(deadline=None)
 @given(documents, documents)
 def test_what_the_upper_document_says_is_found_in_the_merged_one(lower: Node, upper: Node) -> None:
     def check(said: Node, found: Node | None) -> None:
@@ -52,6 +54,7 @@ def test_what_the_upper_document_says_is_found_in_the_merged_one(lower: Node, up
 
 
 @pytest.mark.law
+@settings(deadline=None)
 @given(documents, documents, documents)
 def test_mappings_merge_in_any_grouping(low: Node, middle: Node, top: Node) -> None:
     def has_only_sections_or_leaves(one: Node, other: Node) -> bool:

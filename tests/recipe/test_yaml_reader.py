@@ -1,7 +1,7 @@
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldkit.recipe.nodes import Node, find, plain
@@ -42,6 +42,7 @@ def test_a_very_long_number_is_a_float_and_not_an_endless_integer() -> None:
 
 
 @pytest.mark.law
+@settings(deadline=None)
 @given(st.integers(-(10**18) + 1, 10**18 - 1) | st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_reads_back_as_python_writes_it(number: float) -> None:
     assert read_scalar(repr(number)) == number

@@ -22,6 +22,7 @@ scalars = (
 
 
 @pytest.mark.law
+@settings(deadline=None)
 @given(scalars | st.lists(scalars, max_size=3))
 def test_a_written_value_reads_back_equal_and_stands_on_one_line(value: object) -> None:
     text = write_value(value)
