@@ -1,14 +1,14 @@
 """What a teacher says at the main region, each view on its own canvas.
 
-GroupNorm mixes the padding into every location, so the logits of a view depend on how far it is
-padded. A teacher therefore sees each view padded to its own multiple, and only views of equal
-canvas together. The cache builder and the live teacher both come through `rows_of_group`.
+The cache builder and the live teacher both come through `rows_of_group`, so that what one writes
+and what the other says are the same rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
+from ldkit.jobs.canvases import groups_of_equal_canvas
 from ldkit.models.gfl import Detector
 from ldkit.ops.anchors import anchors, relocate, valid_locations
 from ldkit.ops.pixels import normalise
@@ -19,23 +19,12 @@ from ldkit.structures import (
     Rows,
     Size,
     TeacherRows,
-    View,
     padded_sizes,
     resized_sizes,
 )
 
 
-def groups_of_equal_canvas(views: Sequence[View], limit: int) -> Iterator[list[int]]:
-    """Yield positions of views that share a canvas, at most `limit` at a time, in order."""
-    by_canvas: dict[Size, list[int]] = {}
-    for position, view in enumerate(views):
-        by_canvas.setdefault(view.padded_hw, []).append(position)
-    for members in by_canvas.values():
-        for start in range(0, len(members), limit):
-            yield members[start : start + limit]
-
-
-@torch.inference_mode()
+@torch.no_grad()
 def rows_of_group(teacher: Detector, batch: Batch, topk: int) -> TeacherRows:
     """Return the teacher's main rows for views of one canvas, equal to the batch's canvas."""
     canvas, device = batch.canvas_hw, batch.pixels.device

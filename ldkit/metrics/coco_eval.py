@@ -91,7 +91,9 @@ def evaluate_coco(
     _check_ids(annotations, document, results, image_ids)
     with redirect_stdout(io.StringIO()):
         truth = _coco(document, _truth(annotations, document))
-        found = _coco(document, [_numbered(number, row) for number, row in enumerate(results)])
+        scale = _area_scale(document)
+        boxes = [_numbered(number, row, scale) for number, row in enumerate(results)]
+        found = _coco(document, boxes)
         evaluation = COCOeval(truth, found, "bbox")
         if image_ids is not None:
             evaluation.params.imgIds = sorted(set(image_ids))
@@ -186,11 +188,21 @@ def _truth(path: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
         ) from error
 
 
-def _numbered(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+def _area_scale(document: dict[str, Any]) -> float:
+    """Return how many times larger than in pixels the file counts areas; 1 in COCO itself.
+
+    The drawn data set counts areas as if its images were larger, so that small and large mean
+    the same share of the image as in COCO. Found boxes must then be counted alike.
+    """
+    info = document.get("info")
+    return float(info.get("area_scale", 1.0)) if isinstance(info, dict) else 1.0
+
+
+def _numbered(number: int, row: Mapping[str, Any], area_scale: float = 1.0) -> dict[str, Any]:
     """Return what pycocotools reads of a box, with an id from 1 and a default for the rest."""
     _, _, width, height = row["bbox"]
     known = {key: row[key] for key in ("image_id", "category_id", "bbox")}
-    area = row.get("area", width * height)
+    area = row.get("area", width * height * area_scale)
     score = {"score": row["score"]} if "score" in row else {}
     return {**known, **score, "id": number + 1, "area": area, "iscrowd": row.get("iscrowd", 0)}
 

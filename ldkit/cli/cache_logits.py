@@ -1,0 +1,51 @@
+"""`ldkit cache-logits`: the teacher's distributions, written to disk once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldkit.cli import console
+from ldkit.cli.options import Device, DryRun, Json, Overrides, RecipeName
+from ldkit.recipe.load import load_recipe
+from ldkit.recipe.table import DEFAULT_CACHE_RECIPE, cache_recipe
+
+Teacher = Annotated[
+    Path | None,
+    typer.Option("--teacher", help="Model file of the teacher.", show_default=False),
+]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the cache.")
+]
+
+
+def cache_logits(
+    recipe: RecipeName = None,
+    teacher: Teacher = None,
+    out: OutFolder = None,
+    overrides: Overrides = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Write the teacher's box distributions to a cache; run it again to go on after a stop."""
+    flags = {}
+    if teacher is not None:
+        flags["teacher.checkpoint"] = ("--teacher", str(teacher))
+    if out is not None:
+        flags["cache.path"] = ("--out", str(out))
+    from ldkit.jobs import build_cache as job
+
+    if recipe is None and teacher is not None:
+        recipe = cache_recipe(job.backbone_of(teacher))
+        if out is None:
+            flags["cache.path"] = ("--teacher", f"caches/{teacher.stem}")
+    document = load_recipe(recipe or DEFAULT_CACHE_RECIPE, overrides or [], flags)
+
+    if dry_run:
+        console.show_facts(job.outline(document.recipe), as_json=as_json)
+        return
+    console.show("cache", job.run(document.recipe, device=device))
+    from ldkit.jobs.cache_info import facts
+
+    console.show_facts(facts(job.cache_folder(document.recipe)), as_json=as_json)

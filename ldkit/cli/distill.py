@@ -1,0 +1,64 @@
+"""`ldkit distill`: a student learns from a cache, or from a teacher that runs beside it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldkit.cli import console
+from ldkit.cli.options import Device, DryRun, Json, OutFile, Overrides, RecipeName, Resume
+from ldkit.recipe.load import load_recipe
+from ldkit.recipe.table import student_recipe
+
+Student = Annotated[
+    str | None,
+    typer.Option(
+        "--student", help="r18, r34, r50, r101, or any timm backbone.", show_default=False
+    ),
+]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="FOLDER", help="A sealed cache.", show_default=False),
+]
+Online = Annotated[bool, typer.Option("--online", help="Run the teacher at every step instead.")]
+Teacher = Annotated[
+    Path | None,
+    typer.Option("--teacher", help="Model file of the teacher, for --online.", show_default=False),
+]
+
+
+def distill(
+    recipe: RecipeName = None,
+    student: Student = None,
+    cache: CacheFolder = None,
+    online: Online = False,
+    teacher: Teacher = None,
+    out: OutFile = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train a student from a sealed teacher cache; without RECIPE the paper's row for --student."""
+    chosen = student_recipe(recipe, student)
+    flags = dict(chosen.flags)
+    if teacher is not None:
+        flags["teacher.checkpoint"] = ("--teacher", str(teacher))
+    if cache is not None:
+        flags["cache.path"] = ("--cache", str(cache))
+    from ldkit.jobs import distill as job
+
+    if recipe is None and cache is None and not online:
+        found = job.only_sealed_cache(Path("caches"))
+        console.say(f"Taking the cache {found}, the only sealed one.")
+        flags["cache.path"] = ("caches/", str(found))
+    document = load_recipe(chosen.name, overrides or [], flags)
+    source = job.Source.ONLINE if online else job.Source.CACHE
+    if dry_run:
+        console.show_facts(job.outline(document.recipe, source, device), as_json=as_json)
+        return
+    run = Path("runs") / document.recipe.name
+    options = job.Options(source=source, device=device, resume=resume, out=out)
+    console.show(document.recipe.name, job.run(document.recipe, run, options))
+    console.show_facts({"run": str(run), "model": str(out or run / "model.pt")}, as_json=as_json)

@@ -1,0 +1,179 @@
+"""The whole story on drawn shapes: teacher, cache, and pairs of students with and without it.
+
+A pair shares its seed: first weights, order of batches and views are equal, so that what differs
+is the distillation alone. The two students of a pair train side by side, one thread each.
+"""
+
+import signal
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.managers import SyncManager
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Event
+
+import torch
+
+from ldkit.data.shapes import write_shapes
+from ldkit.files import canonical_json, write_text
+from ldkit.jobs import build_cache, distill, evaluate, train_teacher
+from ldkit.jobs.progress import Message, Note
+from ldkit.jobs.quickstart_table import Outcome, outcome
+from ldkit.recipe.load import load_recipe
+from ldkit.recipe.schema import Recipe
+
+TRAIN_IMAGES, VAL_IMAGES = 1200, 300
+TEACHER, PLAIN, DISTILLED = "teacher", "student", "student + LD"
+CORES = 2
+POLL_SECONDS = 0.2
+
+Told = tuple[str, Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything of a quickstart stands, below one folder."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """Return the folder of the drawn images."""
+        return self.root / "shapes"
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of the teacher cache."""
+        return self.root / "caches" / "shapes"
+
+    def run(self, name: str) -> Path:
+        """Return the folder of a run."""
+        return self.root / "runs" / name
+
+    def recipe(self, name: str, run: str, *overrides: str) -> Recipe:
+        """Return a shipped recipe with its paths below this folder."""
+        flags = {
+            "name": run,
+            "data.root": str(self.data),
+            "teacher.checkpoint": str(self.run("teacher") / "model.pt"),
+            "cache.path": str(self.cache),
+        }
+        if name == "shapes/teacher":
+            flags = {key: flags[key] for key in ("name", "data.root")}
+        given = {key: ("ldkit quickstart", value) for key, value in flags.items()}
+        return load_recipe(name, overrides, given).recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One student to train in a process of its own."""
+
+    stage: str
+    recipe: Recipe
+    folder: Path
+
+
+def run(root: Path, *, seeds: int, overrides: Sequence[str] = ()) -> Generator[Told, None, Outcome]:
+    """Yield (stage, message); return the table. Finished stages are taken as they are.
+
+    `overrides` are `--set` values for both recipes: a shorter trial, for instance.
+    """
+    began = time.monotonic()
+    layout = Layout(root)
+    yield from _draw(layout)
+    teacher = layout.recipe("shapes/teacher", "teacher", *overrides)
+    jobs = list(_students(layout, seeds, overrides))
+    yield from _in_processes([Job(TEACHER, teacher, layout.run("teacher"))])
+    for message in build_cache.run(jobs[0].recipe, device="cpu"):
+        yield "cache", message
+    yield from _in_processes(jobs)
+    seconds = time.monotonic() - began
+    result = outcome(
+        layout.cache,
+        {TEACHER: [layout.run("teacher")], **_folders(jobs)},
+        seconds,
+        f"{root}/ (runs, caches, shapes, quickstart.json)",
+    )
+    write_text(root / "quickstart.json", canonical_json(result.as_dict()) + "\n")
+    return result
+
+
+def _draw(layout: Layout) -> Generator[Told, None, None]:
+    if (layout.data / "annotations" / "instances_val.json").is_file():
+        return
+    yield "data", Note(f"Drawing {TRAIN_IMAGES} + {VAL_IMAGES} scenes in {layout.data}.")
+    write_shapes(layout.data, seed=0, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES)
+
+
+def _students(layout: Layout, seeds: int, overrides: Sequence[str]) -> Generator[Job, None, None]:
+    """Yield the pairs: the student with distillation, and the same one without it."""
+    off = "objective.localization.main=null"
+    for seed in range(seeds):
+        for stage, kind, more in ((DISTILLED, "distilled", []), (PLAIN, "plain", [off])):
+            name = f"{kind}_seed{seed}"
+            recipe = layout.recipe("shapes/ld", name, *overrides, f"seed={seed}", *more)
+            yield Job(f"{stage}, seed {seed}", recipe, layout.run(name))
+
+
+def _folders(jobs: Sequence[Job]) -> dict[str, list[Path]]:
+    return {
+        kind: [job.folder for job in jobs if job.stage.startswith(f"{kind},")]
+        for kind in (PLAIN, DISTILLED)
+    }
+
+
+def _in_processes(jobs: Sequence[Job]) -> Generator[Told, None, None]:
+    """Train and score each job in a process of one thread, two at a time; yield what they tell.
+
+    Ctrl-C reaches this process alone; it asks the others to stop, and they save first.
+    """
+    context = get_context("spawn")
+    manager = SyncManager(ctx=context)
+    manager.start(initializer=_leave_interrupts_alone)
+    with manager, ProcessPoolExecutor(CORES, context, _leave_interrupts_alone) as pool:
+        told, stop = manager.Queue(), manager.Event()
+        futures = [pool.submit(_train_and_score, job, told, stop) for job in jobs]
+        try:
+            while not all(future.done() for future in futures):
+                yield from _waiting(told)
+            yield from _waiting(told)
+        except (KeyboardInterrupt, GeneratorExit):
+            stop.set()
+            raise
+        for future in futures:
+            future.result()
+
+
+def _leave_interrupts_alone() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _waiting(told: "Queue[Told]") -> Generator[Told, None, None]:
+    while True:
+        try:
+            yield told.get(timeout=POLL_SECONDS)
+        except Empty:
+            return
+
+
+def _train_and_score(job: Job, told: "Queue[Told]", stop: Event) -> None:
+    """Run one job from its recipe to its scores on the validation images."""
+    torch.set_num_threads(1)
+    for message in _trained_and_scored(job):
+        if stop.is_set():
+            return  # closes the generators, and so saves
+        told.put((job.stage, message))
+
+
+def _trained_and_scored(job: Job) -> Generator[Message, None, None]:
+    resume = (job.folder / "recipe.yaml").is_file()
+    if job.recipe.model is not None:
+        yield from train_teacher.run(job.recipe, job.folder, device="cpu", resume=resume)
+    else:
+        options = distill.Options(device="cpu", resume=resume)
+        yield from distill.run(job.recipe, job.folder, options)
+    if not (job.folder / "eval" / "val.json").is_file():
+        yield from evaluate.run(evaluate.target(job.folder, []), "val", device="cpu")

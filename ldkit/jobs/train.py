@@ -1,0 +1,229 @@
+"""One training run from its recipe to its model file; teachers, baselines and students alike.
+
+The caller brings what differs: how a step's predictions become loss terms, and how views are
+drawn. Everything a run leaves on disk is written here.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldkit import __version__
+from ldkit.data.coco import CocoIndex, Record, training_records
+from ldkit.data.dataset import DrawView, ViewDataset, load_batches
+from ldkit.data.sampler import batches_per_epoch, epoch_batches
+from ldkit.files import replacing
+from ldkit.jobs import assemble
+from ldkit.jobs.evaluate import Target, score
+from ldkit.jobs.progress import Message, Note
+from ldkit.jobs.runs import RunFolder, begin
+from ldkit.models.checkpoint_file import ModelFile, write_model
+from ldkit.models.gfl import Detector
+from ldkit.ops.pixels import normalise
+from ldkit.recipe.schema import Recipe
+from ldkit.structures import Batch, LossTerms, Predictions, ViewKey, resized_sizes
+from ldkit.training.checkpoint import TrainState, latest, read_state, write_state
+from ldkit.training.events import Evaluated, Event, Saved, Step
+from ldkit.training.journal import Journal
+from ldkit.training.loop import Course, fit
+
+Objective = Callable[[Predictions, Batch], LossTerms]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a run trains on: the index, the images that qualify, and how their views are drawn."""
+
+    index: CocoIndex
+    records: dict[int, Record]
+    draw: DrawView
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Material":
+        """Return the recipe's training images, with views drawn by its policy."""
+        index = assemble.index(recipe.data, recipe.data.train)
+        policy = assemble.view_policy(recipe.views, recipe.seed)
+        return cls(index, training_records(index), policy.draw)
+
+    def drawn_by(self, draw: DrawView) -> "Material":
+        """Return the same images with another source of views."""
+        return replace(self, draw=draw)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run: its recipe, its folder, and what the command line decides."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    resume: bool = False
+    out: Path | None = None
+
+
+def train(
+    task: Task,
+    material: Material,
+    objective: Objective,
+    *,
+    watched: tuple[str, ...] = (),
+    lineage: dict[str, Any] | None = None,
+) -> Generator[Message, None, None]:
+    """Yield the run's messages; leave journal, checkpoints, evaluations and the model file.
+
+    `watched` names terms that must not stay zero; `lineage` is kept in the model file.
+
+    Raises:
+        UsageError: The folder holds another run, or one that may not be continued.
+        TrainingError: Training stopped; the last checkpoint stays.
+    """
+    run = begin(task.folder, task.recipe, resume=task.resume)
+    if run.is_finished:
+        yield Note(f"{run.path} is finished already; nothing was trained.")
+        return
+    state = _initial_state(task, len(material.index.categories))
+    newest = latest(run.checkpoints)
+    if newest is not None:
+        read_state(newest, state)
+        yield Note(f"Going on from step {state.step} ({newest}).")
+    for note in material.index.notes:
+        yield Note(note)
+    with Journal(run.journal, step=state.step) as journal:
+        for message in _steps(task, run, state, material, objective, watched):
+            if isinstance(message, Event):
+                journal.write(message)
+            yield message
+    write_model(run.model, _model_file(task, state, material.index, lineage or {}))
+    if task.out is not None:
+        with replacing(task.out) as temporary:
+            shutil.copyfile(run.model, temporary)
+
+
+def course(recipe: Recipe, records: dict[int, Record]) -> Course:
+    """Return how many steps the run takes, and how fast."""
+    return Course(
+        schedule=assemble.schedule(recipe.schedule, recipe.optim.lr),
+        steps_per_epoch=batches_per_epoch(records, recipe.train.batch_size),
+        max_steps=recipe.schedule.max_steps,
+        clip_norm=recipe.optim.clip_norm,
+    )
+
+
+def _initial_state(task: Task, num_classes: int) -> TrainState:
+    torch.manual_seed(task.recipe.seed)
+    model = assemble.detector(task.recipe.detector, num_classes).to(task.device)
+    if task.recipe.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return TrainState(model.train(), assemble.optimizer(task.recipe.optim, model))
+
+
+def _steps(
+    task: Task,
+    run: RunFolder,
+    state: TrainState,
+    material: Material,
+    objective: Objective,
+    watched: tuple[str, ...],
+) -> Generator[Message, None, None]:
+    """Yield the loop's events, and save and evaluate where the recipe says so.
+
+    Whatever ends the run early between two events (Ctrl-C, a closed terminal) leaves a checkpoint.
+    """
+    planned = course(task.recipe, material.records)
+    keep = task.recipe.train.keep
+    try:
+        for event in _fit(task, state, material, objective, watched):
+            yield event
+            if not isinstance(event, Step):
+                continue
+            # A resumed run goes on after its checkpoint, so what belongs before comes before.
+            if _is_evaluation_due(task.recipe, event.step, planned):
+                yield from _evaluated(task, run, state)
+            if event.step % task.recipe.train.checkpoint_every_steps == 0:
+                yield _saved(run, state, keep)
+    except (KeyboardInterrupt, GeneratorExit):
+        if state.step:
+            _saved(run, state, keep)
+        raise
+
+
+def _fit(
+    task: Task,
+    state: TrainState,
+    material: Material,
+    objective: Objective,
+    watched: tuple[str, ...],
+) -> Iterator[Event]:
+    """Return the loop over this run's batches."""
+    recipe = task.recipe
+    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+
+    def step(batch: Batch) -> LossTerms:
+        images = normalise(batch.pixels, resized_sizes(batch.views, task.device))
+        return objective(state.model(images.contiguous(memory_format=layout)), batch)
+
+    def epoch(number: int, first: int) -> Iterator[Batch]:
+        keys = _keys(recipe, material, number)[first:]
+        dataset = ViewDataset(material.records, material.draw)
+        return load_batches(dataset, keys, recipe.data.workers, task.device)
+
+    return fit(step, epoch, state, course(recipe, material.records), watched)
+
+
+def _keys(recipe: Recipe, material: Material, epoch: int) -> list[list[ViewKey]]:
+    policy = assemble.view_policy(recipe.views, recipe.seed)
+    return epoch_batches(
+        material.records,
+        policy.view_of_epoch,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.seed,
+        epoch=epoch,
+    )
+
+
+def _saved(run: RunFolder, state: TrainState, keep: int) -> Saved:
+    folder = write_state(run.checkpoints, state, keep=keep)
+    return Saved(state.step, str(folder))
+
+
+def _is_evaluation_due(recipe: Recipe, step: int, planned: Course) -> bool:
+    every = recipe.eval.every_epochs
+    if every is None or recipe.data.val is None:
+        return False
+    return step % (every * planned.steps_per_epoch) == 0 or step == planned.total_steps
+
+
+def _evaluated(task: Task, run: RunFolder, state: TrainState) -> Generator[Message, None, None]:
+    data, model = task.recipe.data, state.model
+    assert data.val is not None
+    assert isinstance(model, Detector)
+    goal = Target(task.recipe.name, run.model, task.recipe, run.evaluations)
+    began = time.perf_counter()
+    index = assemble.index(data, data.val)
+    scores = yield from score(model, index, goal, "val", task.device)
+    yield Evaluated(state.step, scores.metrics.figures(), time.perf_counter() - began)
+
+
+def _model_file(
+    task: Task, state: TrainState, index: CocoIndex, lineage: dict[str, Any]
+) -> ModelFile:
+    origin = {
+        "ldkit": __version__,
+        "name": task.recipe.name,
+        "steps": state.step,
+        "data": index.fingerprint,
+        "recipe": task.recipe.model_dump(mode="json"),
+        **lineage,
+    }
+    weights = {name: tensor.detach().cpu() for name, tensor in state.model.state_dict().items()}
+    return ModelFile(
+        weights=weights,
+        detector=task.recipe.detector.model_dump(mode="json"),
+        classes=index.class_names,
+        origin=origin,
+    )
