@@ -120,8 +120,8 @@ def _text(faults: Sequence[_Fault], node: Node | None) -> str:
         return " ".join(dict.fromkeys(fault.text for fault in faults))
     wanted = " or ".join(dict.fromkeys(fault.wanted for fault in faults))
     if node is not None and isinstance(node.value, dict):
-        keys = ", ".join(f"`{key}`" for key in node.value)
-        return f"Must be {wanted}, but is a section with the key {keys}."
+        keys = ", ".join(f"`{key}`" for key in node.value) or "nothing"
+        return f"Must be {wanted}, but is a section with {keys} in it."
     if wanted == "text" and node is not None and isinstance(node.value, int | float):
         return "Must be text. Put it in quotes."
     return f"Must be {wanted}."
