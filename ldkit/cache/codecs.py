@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ldkit.cache.format import Codec
+from ldkit.cache.columns import Codec
 from ldkit.errors import CacheError
 
 FP16_MAX = 65504.0

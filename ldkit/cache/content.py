@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ldkit.cache.codecs import encode
-from ldkit.cache.format import MAIN_OFFSETS, VIEW_COLUMNS, Codec, Plan
+from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS, Codec
+from ldkit.cache.format import Plan
 from ldkit.errors import UsageError
 from ldkit.ops.anchors import level_sizes
 from ldkit.structures import Size, View, ViewKey

@@ -1,4 +1,4 @@
-"""The cache format, version 1: what shall be (plan), what is (receipts, manifest), which columns.
+"""The cache format, version 1: what shall be (plan), what is (receipts, manifest).
 
 Keys are sorted and cut into equal ranges, so shard i always holds the same views: any process may
 build any shard, in any order. docs/cache-format.md describes every byte.
@@ -6,55 +6,19 @@ build any shard, in any order. docs/cache-format.md describes every byte.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
-from math import prod
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ldkit import __version__
+from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS, Codec, Column, main_columns
 from ldkit.cache.document import Document, Part
 from ldkit.files import fingerprint
 from ldkit.structures import Grid, ViewKey
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Codec = Literal["fp32", "fp16"]
-_DTYPES = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "F16": "<f2", "F32": "<f4", "BOOL": "|b1"}
-_STORED_AS: dict[Codec, str] = {"fp32": "F32", "fp16": "F16"}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One tensor of a shard: its safetensors dtype, and the shape of one entry (view or row)."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...] = ()
-
-    @property
-    def numpy(self) -> np.dtype[np.generic]:
-        """Return the dtype of the stored numbers, little-endian."""
-        return np.dtype(_DTYPES[self.dtype])
-
-    @property
-    def entry_bytes(self) -> int:
-        """Return the bytes of one entry."""
-        return self.numpy.itemsize * prod(self.shape)
-
-
-VIEW_COLUMNS = (
-    Column("view.image_id", "I64"),
-    Column("view.index", "I32"),
-    Column("view.source_hw", "I32", (2,)),
-    Column("view.resized_hw", "I32", (2,)),
-    Column("view.padded_hw", "I32", (2,)),
-    Column("view.flip", "BOOL"),
-    Column("view.pixels_crc32", "I64"),
-)
-MAIN_OFFSETS = Column("main.offsets", "I64")
-"""One entry more than there are views: the rows of view v are offsets[v] … offsets[v + 1]."""
 
 
 class Source(Part):
@@ -201,14 +165,7 @@ class Plan(Document):
     @property
     def row_columns(self) -> tuple[Column, ...]:
         """Return the columns with one entry for each main row."""
-        axes, main = self.axes, self.columns.main
-        columns = [Column("main.location", "U16"), Column("main.gt_index", "U16")]
-        stored = _STORED_AS[main.bbox_logits]
-        columns.append(Column("main.bbox_logits", stored, (4, axes.num_bins)))
-        if main.cls_logits is not None:
-            stored = _STORED_AS[main.cls_logits]
-            columns.append(Column("main.cls_logits", stored, (axes.num_classes,)))
-        return tuple(columns)
+        return _row_columns(self.axes, self.columns)
 
 
 class RowCounts(Part):
@@ -255,3 +212,15 @@ def keys_digest(keys: Sequence[ViewKey]) -> str:
     if not ((step[:, 0] > 0) | ((step[:, 0] == 0) & (step[:, 1] > 0))).all():
         raise ValueError("the keys of a cache must rise strictly by image_id, then view.")
     return hashlib.sha256(pairs.tobytes()).hexdigest()
+
+
+def views_per_shard(shard_bytes: float, rows_per_view: float, axes: Axes, columns: Columns) -> int:
+    """Return how many views fill a shard of about so many bytes; at least one."""
+    view_bytes = sum(column.entry_bytes for column in (*VIEW_COLUMNS, MAIN_OFFSETS))
+    row_bytes = sum(column.entry_bytes for column in _row_columns(axes, columns))
+    return max(1, round(shard_bytes / (view_bytes + rows_per_view * row_bytes)))
+
+
+def _row_columns(axes: Axes, columns: Columns) -> tuple[Column, ...]:
+    main = columns.main
+    return main_columns(axes.num_bins, axes.num_classes, main.bbox_logits, main.cls_logits)

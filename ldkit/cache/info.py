@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS
 from ldkit.cache.folder import CacheFolder, incomplete, read_document, read_receipts
-from ldkit.cache.format import MAIN_OFFSETS, VIEW_COLUMNS, Manifest, Plan
+from ldkit.cache.format import Manifest, Plan
 
 FP16_BYTES = 2
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ldkit.cache.codecs import decode
+from ldkit.cache.columns import Column
 from ldkit.cache.content import name_of, pixels_crc32
 from ldkit.cache.document import REBUILD
 from ldkit.cache.folder import CacheFolder, incomplete, read_document, read_file
-from ldkit.cache.format import Column, Manifest, Plan
+from ldkit.cache.format import Manifest, Plan
 from ldkit.cache.handles import Handles
 from ldkit.cache.shard import Shard, Span
 from ldkit.errors import CacheCorrupt, CacheMismatch

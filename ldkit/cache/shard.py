@@ -10,13 +10,14 @@ import os
 from array import array
 from bisect import bisect_left, bisect_right
 from io import BufferedReader
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS, Column
 from ldkit.cache.folder import CacheFolder, unreadable
-from ldkit.cache.format import MAIN_OFFSETS, VIEW_COLUMNS, Column, Plan, Receipt
+from ldkit.cache.format import Plan, Receipt
 from ldkit.errors import CacheCorrupt
 from ldkit.structures import View, ViewKey
 
@@ -137,7 +138,7 @@ class Shard:
             starts[column.name] = 8 + length + int(entry["data_offsets"][0])
         return starts
 
-    def _read(self, file: BufferedReader, column: Column, count: int) -> NDArray[np.integer]:
+    def _read(self, file: BufferedReader, column: Column, count: int) -> NDArray[Any]:
         file.seek(self._starts[column.name])
         content = file.read(count * column.entry_bytes)
         return np.frombuffer(content, column.numpy).reshape(count, *column.shape)

@@ -12,13 +12,7 @@ from safetensors.numpy import save
 
 from ldkit.cache.compare import require_same_plan
 from ldkit.cache.content import ViewRows, columns_of, locations_of, name_of
-from ldkit.cache.folder import (
-    CacheFolder,
-    incomplete,
-    missing_shards,
-    read_document,
-    read_receipts,
-)
+from ldkit.cache.folder import CacheFolder, incomplete, read_document, read_receipts
 from ldkit.cache.format import Manifest, Plan, Receipt, RowCounts, keys_digest
 from ldkit.errors import StorageError
 from ldkit.files import canonical_json, write_bytes
@@ -28,7 +22,7 @@ from ldkit.structures import ViewKey
 def begin(folder: Path, plan: Plan) -> Plan:
     """Return the plan to build by: the one that stands in the folder, or `plan`, written there.
 
-    A manifest is removed when shards are missing, so that nobody reads a cache with holes.
+    Facts such as file names may differ where the fingerprints agree; those on disk count.
 
     Raises:
         CacheMismatch: The folder was begun with another plan.
@@ -41,13 +35,13 @@ def begin(folder: Path, plan: Plan) -> Plan:
         return plan
     begun = read_document(files.plan, Plan)
     require_same_plan(begun, plan, folder)
-    if missing_shards(files, begun):
-        _remove(files.manifest)
     return begun
 
 
 def write_shard(folder: Path, number: int, content: Sequence[ViewRows], plan: Plan) -> Receipt:
     """Write the views of one shard, in key order, and then its receipt.
+
+    A cache that was sealed is no longer, and an old receipt never vouches for new bytes.
 
     Raises:
         CacheError: A logit is not finite or does not fit its column.
@@ -77,7 +71,8 @@ def write_shard(folder: Path, number: int, content: Sequence[ViewRows], plan: Pl
         last_key=content[-1].key,
     )
     files = CacheFolder(folder)
-    _remove(files.receipt(number))  # an old receipt never vouches for new bytes
+    _remove(files.manifest)
+    _remove(files.receipt(number))
     write_bytes(files.shard(number), written)
     write_bytes(files.receipt(number), receipt.to_bytes())
     return receipt

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
+from ldkit.cache.columns import Codec
 from ldkit.cache.content import ViewRows, locations_of
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import (
     Axes,
     Build,
-    Codec,
     Columns,
     Coverage,
     MainColumns,

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ldkit.cache.format import Source, keys_digest
+from ldkit.cache.format import Source, keys_digest, views_per_shard
 from ldkit.structures import Grid, ViewKey
 from tests.cache.synthetic import AXES, make_keys, make_plan
 
@@ -47,23 +47,12 @@ def test_a_key_list_of_another_length_or_a_shard_beyond_the_last_is_a_programmin
 
 
 @pytest.mark.contract
-def test_only_planned_columns_exist() -> None:
-    keys = make_keys(2)
-    names = [column.name for column in make_plan(keys, cls_logits=None).row_columns]
-    assert names == ["main.location", "main.gt_index", "main.bbox_logits"]
-    columns = {column.name: column for column in make_plan(keys, bbox_logits="fp32").row_columns}
-    assert columns["main.bbox_logits"].dtype == "F32"
-    assert columns["main.bbox_logits"].entry_bytes == 4 * 5 * 4
-    assert columns["main.cls_logits"].dtype == "F16"
-    assert columns["main.cls_logits"].entry_bytes == 3 * 2
-
-
-@pytest.mark.contract
-def test_a_main_row_of_80_classes_takes_300_bytes() -> None:
+def test_a_shard_of_64_mb_holds_as_many_views_as_fit() -> None:
     plan = make_plan(make_keys(2))
     axes = plan.axes.model_copy(update={"num_bins": 17, "num_classes": 80})
-    columns = plan.model_copy(update={"axes": axes}).row_columns
-    assert sum(column.entry_bytes for column in columns) == 2 + 2 + 136 + 160
+    size = views_per_shard(64e6, 76, axes, plan.columns)
+    assert size == round(64e6 / (76 * (2 + 2 + 136 + 160) + 8 + 4 + 24 + 1 + 8 + 8))
+    assert views_per_shard(1, 76, axes, plan.columns) == 1
 
 
 @pytest.mark.contract

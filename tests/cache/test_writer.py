@@ -114,13 +114,13 @@ def test_a_damaged_plan_is_refused_and_can_be_written_anew_without_losing_shards
 
 
 @pytest.mark.contract
-def test_a_cache_with_a_hole_is_unsealed_until_the_hole_is_filled(tmp_path) -> None:
+def test_a_cache_is_unsealed_from_the_moment_a_shard_is_written_again(tmp_path) -> None:
     build(tmp_path, PLAN, KEYS)
     before = snapshot(tmp_path)
     CacheFolder(tmp_path).shard(1).unlink()
-    begin(tmp_path, PLAN)
+    write_shard(tmp_path, 1, content_of(1), begin(tmp_path, PLAN))
     assert not (tmp_path / "manifest.json").exists()
-    build(tmp_path, PLAN, KEYS)
+    seal(tmp_path, PLAN, KEYS)
     assert snapshot(tmp_path) == before
 
 
@@ -244,7 +244,7 @@ def test_a_read_only_folder_is_told(tmp_path) -> None:
 @pytest.mark.contract
 def test_a_read_only_file_system_is_told(tmp_path, monkeypatch) -> None:
     build(tmp_path, PLAN, KEYS)
-    CacheFolder(tmp_path).receipt(1).unlink()
+    begin(tmp_path, PLAN)
 
     def fail(*_arguments: object, **_named: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -252,7 +252,7 @@ def test_a_read_only_file_system_is_told(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", fail)
         with pytest.raises(StorageError, match=r"manifest\.json: could not be removed: Read-only"):
-            begin(tmp_path, PLAN)
+            write_shard(tmp_path, 1, content_of(1), PLAN)
 
 
 @pytest.mark.contract

@@ -1,0 +1,65 @@
+"""The reader of docs/cache-format.md, run as it stands there."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS
+from ldkit.cache.folder import CacheFolder
+from ldkit.cache.format import Manifest, Receipt
+from tests.cache.synthetic import build, make_keys, make_plan, make_rows, make_view
+
+PAGE = Path(__file__).parents[2] / "docs" / "cache-format.md"
+KEYS = make_keys(5)
+
+
+@pytest.fixture(scope="module")
+def page() -> SimpleNamespace:
+    """Return the functions that the page defines."""
+    match = re.search(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert match is not None
+    names: dict[str, object] = {}
+    exec(compile(match[1], str(PAGE), "exec"), names)
+    return SimpleNamespace(**names)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("codecs", [("fp16", "fp16"), ("fp32", None)])
+def test_the_reader_of_the_page_reads_what_was_written(codecs, page, tmp_path) -> None:
+    plan = make_plan(KEYS, 4, *codecs)
+    build(tmp_path, plan, KEYS)
+    for key in KEYS:
+        found, rows, view = page.read_view(tmp_path, *key), make_rows(key, plan), make_view(key)
+        assert found["main.location"].tolist() == rows.location.tolist()
+        assert found["main.gt_index"].tolist() == rows.gt_index.tolist()
+        stored = rows.bbox_logits.half() if codecs[0] == "fp16" else rows.bbox_logits
+        assert found["main.bbox_logits"].tolist() == stored.tolist()
+        assert ("main.cls_logits" in found) == (codecs[1] is not None)
+        assert tuple(found["view.padded_hw"]) == view.padded_hw
+        assert found["view.pixels_crc32"] == rows.pixels_crc32
+        assert found["view.flip"] == view.flip
+
+
+@pytest.mark.contract
+def test_the_reader_of_the_page_refuses_flipped_bytes(page, tmp_path) -> None:
+    build(tmp_path, make_plan(KEYS), KEYS)
+    for path in [CacheFolder(tmp_path).shard(0), CacheFolder(tmp_path).manifest]:
+        content = bytearray(path.read_bytes())
+        content[-9] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged"):
+            page.read_view(tmp_path, *KEYS[0])
+
+
+@pytest.mark.contract
+def test_every_column_and_every_field_is_on_the_page() -> None:
+    plan = make_plan(KEYS)
+    columns = (*VIEW_COLUMNS, MAIN_OFFSETS, *plan.row_columns)
+    names = {column.name for column in columns} | {*Receipt.model_fields, *Manifest.model_fields}
+    for section in ("axes", "build", "keys", "sources"):
+        names |= {f"{section}.{name}" for name in plan.model_dump()[section]}
+    names |= {"version", "ldkit", "coverage.main.topk", "columns.main.bbox_logits"}
+    documented = set(re.findall(r"`([a-z0-9_.]+)`", PAGE.read_text("utf-8")))
+    assert names - {"rows"} <= documented

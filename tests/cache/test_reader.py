@@ -1,0 +1,308 @@
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
+
+from ldkit.cache.content import pixels_crc32
+from ldkit.cache.folder import CacheFolder, missing_shards
+from ldkit.cache.reader import CacheReader
+from ldkit.cache.writer import begin, seal, write_shard
+from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch
+from ldkit.ops.anchors import unflatten
+from ldkit.structures import Batch, TeacherRows, ViewKey
+from tests.cache.synthetic import (
+    AXES,
+    BOXES,
+    build,
+    make_batch,
+    make_keys,
+    make_plan,
+    make_rows,
+    make_view,
+)
+from tests.cache.test_handles import linux, open_files
+
+KEYS = make_keys(6)
+PLAN = make_plan(KEYS)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    build(tmp_path / "cache", PLAN, KEYS)
+    return tmp_path / "cache"
+
+
+def assert_equal(found: TeacherRows, expected: TeacherRows) -> None:
+    for ours, theirs in zip(found.rows, expected.rows, strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(found.bbox_logits, expected.bbox_logits)
+    assert (found.cls_logits is None) == (expected.cls_logits is None)
+    if found.cls_logits is not None and expected.cls_logits is not None:
+        assert torch.equal(found.cls_logits, expected.cls_logits)
+
+
+def check_against_written(found: TeacherRows, batch: Batch, plan, most: int = 7) -> None:
+    """Compare rows with those that were written, cell by cell."""
+    end = 0
+    for image, key in enumerate(batch.keys):
+        written = make_rows(key, plan, most)
+        start, end = end, end + len(written.location)
+        assert (found.rows.image[start:end] == image).all()
+        assert torch.equal(found.rows.gt_index[start:end], written.gt_index)
+        own = unflatten(written.location, written.view.padded_hw, AXES.strides)
+        seen = unflatten(found.rows.location[start:end], batch.canvas_hw, AXES.strides)
+        assert all(torch.equal(a, b) for a, b in zip(own, seen, strict=True))
+        for name in ("bbox_logits", "cls_logits"):
+            codec = getattr(plan.columns.main, name)
+            if codec is not None:
+                dtype = torch.float32 if codec == "fp32" else torch.float16
+                expected = getattr(written, name).to(dtype).float()
+                assert torch.equal(getattr(found, name)[start:end], expected)
+    assert len(found.rows.image) == end
+
+
+@pytest.mark.law
+@settings(deadline=None, max_examples=30)
+@given(
+    images=st.integers(1, 6),
+    size=st.integers(1, 6),
+    codecs=st.tuples(st.sampled_from(["fp32", "fp16"]), st.sampled_from(["fp32", "fp16", None])),
+    most=st.sampled_from([0, 1, 7, 60]),
+    order=st.randoms(use_true_random=False),
+)
+def test_the_reader_gives_back_the_rows_that_were_written(
+    images, size, codecs, most, order, tmp_path_factory
+) -> None:
+    path = tmp_path_factory.mktemp("cache")
+    keys = make_keys(images)
+    plan = make_plan(keys, size, *codecs)
+    build(path, plan, keys, most)
+    reader = CacheReader.open_(path)
+    assert [reader.view(key) for key in keys] == [make_view(key) for key in keys]
+    for _ in range(3):
+        batch = make_batch(order.sample(keys, order.randint(1, len(keys))))
+        found = reader.lookup(batch)
+        check_against_written(found, batch, plan, most)
+        order_of_rows = found.rows.image * 10**6 + found.rows.location
+        assert (order_of_rows.diff() > 0).all()
+
+
+@pytest.mark.law
+def test_answers_stay_when_the_reader_reuses_its_buffers(cache) -> None:
+    plan = make_plan(KEYS, bbox_logits="fp32", cls_logits="fp32")
+    build(cache.parent / "fp32", plan, KEYS)
+    for path in [cache, cache.parent / "fp32"]:
+        reader = CacheReader.open_(path)
+        first = reader.lookup(make_batch(KEYS[:6]))
+        copy = pickle.loads(pickle.dumps(first))
+        reader.lookup(make_batch(KEYS[6:]))
+        assert_equal(first, copy)
+
+
+@pytest.mark.law
+def test_views_without_rows_give_empty_tensors_of_the_right_shape(tmp_path) -> None:
+    build(tmp_path, PLAN, KEYS, most=0)
+    found = CacheReader.open_(tmp_path).lookup(make_batch(KEYS[:3], boxes=0))
+    assert found.bbox_logits.shape == (0, 4, 5)
+    assert found.cls_logits is not None
+    assert found.cls_logits.shape == (0, 3)
+    assert found.rows.location.dtype == torch.int64
+
+
+@pytest.mark.contract
+def test_an_unsealed_cache_is_refused_with_counts(tmp_path) -> None:
+    begin(tmp_path, PLAN)
+    write_shard(tmp_path, 0, [make_rows(key, PLAN) for key in PLAN.keys_of(0, KEYS)], PLAN)
+    with pytest.raises(CacheIncomplete, match=r"is not sealed: 1 of 3 shards are complete\."):
+        CacheReader.open_(tmp_path)
+    with pytest.raises(CacheIncomplete, match="no cache was begun here"):
+        CacheReader.open_(tmp_path / "nowhere")
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", ["plan.json", "manifest.json", "shards/000001.json"])
+def test_a_flipped_byte_in_a_document_is_refused_before_any_row(name, cache) -> None:
+    content = bytearray((cache / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (cache / name).write_bytes(content)
+    with pytest.raises(CacheCorrupt) as caught:
+        CacheReader.open_(cache)
+    assert str(caught.value).startswith(f"{cache / name}: is not ")
+    assert "Delete this file and manifest.json" in str(caught.value)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", ["plan.json", "shards/000001.json"])
+def test_a_missing_document_is_told(name, cache) -> None:
+    (cache / name).unlink()
+    with pytest.raises(CacheCorrupt, match=r"json: is missing"):
+        CacheReader.open_(cache)
+
+
+@pytest.mark.contract
+def test_documents_of_two_caches_do_not_mix(cache) -> None:
+    other = make_plan(make_keys(5))
+    (cache / "plan.json").write_bytes(other.to_bytes())
+    with pytest.raises(CacheCorrupt, match=r"plan\.json: is not the plan of manifest\.json"):
+        CacheReader.open_(cache)
+
+
+@pytest.mark.contract
+def test_a_manifest_that_lists_other_shards_than_the_plan_is_refused(cache) -> None:
+    manifest = CacheReader.open_(cache).manifest
+    shorter = manifest.model_copy(update={"receipts": manifest.receipts[:-1]})
+    (cache / "manifest.json").write_bytes(shorter.to_bytes())
+    with pytest.raises(CacheCorrupt, match="does not list the 3 shards of the plan"):
+        CacheReader.open_(cache)
+
+
+@pytest.mark.contract
+def test_a_shard_with_a_flipped_byte_is_refused_when_first_used_and_others_are_not(cache) -> None:
+    shard = CacheFolder(cache).shard(1)
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    reader = CacheReader.open_(cache)
+    reader.lookup(make_batch(KEYS[:4]))
+    for _ in range(2):
+        with pytest.raises(CacheCorrupt, match=r"000001\.safetensors: is not what was written"):
+            reader.lookup(make_batch(KEYS[3:6]))
+
+
+@pytest.mark.contract
+def test_a_damaged_shard_is_rebuilt_alone_as_the_message_says(cache) -> None:
+    before, files = CacheReader.open_(cache).fingerprint, CacheFolder(cache)
+    for path in [files.shard(1), files.receipt(1), files.manifest]:
+        path.unlink()
+    plan = begin(cache, PLAN)
+    assert missing_shards(files, plan) == [1]
+    write_shard(cache, 1, [make_rows(key, plan) for key in plan.keys_of(1, KEYS)], plan)
+    seal(cache, plan, KEYS)
+    assert CacheReader.open_(cache).fingerprint == before
+
+
+@pytest.mark.contract
+def test_a_view_that_the_cache_lacks_is_told(cache) -> None:
+    reader = CacheReader.open_(cache)
+    for key in [ViewKey(1, 0), ViewKey(9, 2), ViewKey(10**6, 0)]:
+        message = rf"has no image {key.image_id}, view {key.view}\."
+        with pytest.raises(CacheMismatch, match=message):
+            reader.view(key)
+
+
+@pytest.mark.contract
+def test_a_batch_of_other_views_is_told_field_by_field(cache) -> None:
+    batch = make_batch(KEYS[:2])
+    height, width = batch.views[1].resized_hw
+    other = type(batch.views[1])(
+        batch.views[1].source_hw, (height - 1, width), batch.views[1].padded_hw, flip=False
+    )
+    with pytest.raises(CacheMismatch) as caught:
+        CacheReader.open_(cache).lookup(batch._replace(views=(batch.views[0], other)))
+    assert str(caught.value) == (
+        f"{cache}: image 9, view 1 is another view than the teacher saw.\n"
+        f"  resized_hw: {(height, width)} in the cache, {(height - 1, width)} here\n"
+        "  flip: True in the cache, False here\n"
+        "Set `views` and `seed` as in the cache (`ldkit cache info` shows them), or build a new "
+        "cache."
+    )
+
+
+@pytest.mark.contract
+def test_a_row_of_a_box_that_is_not_there_is_told(cache) -> None:
+    batch = make_batch(KEYS[:6], boxes=BOXES + 2)
+    labels = batch.ground_truth.labels.clone()
+    labels[:, BOXES:] = -1  # padding of the batch is no box
+    reader = CacheReader.open_(cache)
+    reader.lookup(batch._replace(ground_truth=batch.ground_truth._replace(labels=labels)))
+    labels[:] = -1
+    with pytest.raises(CacheMismatch, match=r"belongs to box \d, counted from 0, but .* has 0"):
+        reader.lookup(batch._replace(ground_truth=batch.ground_truth._replace(labels=labels)))
+
+
+@pytest.mark.contract
+def test_a_canvas_smaller_than_a_view_is_a_programming_error(cache) -> None:
+    key = next(key for key in KEYS if make_view(key).padded_hw[0] > 32)
+    batch = make_batch([key])
+    with pytest.raises(ValueError, match="does not fit"):
+        CacheReader.open_(cache).lookup(batch._replace(pixels=batch.pixels[:, :, :32]))
+
+
+@pytest.mark.contract
+def test_pixels_are_proved_to_be_those_the_teacher_saw(tmp_path) -> None:
+    key = KEYS[0]
+    plan = make_plan([key], 1)
+    height, width = make_view(key).padded_hw
+    pixels = torch.randint(256, (3, height, width), dtype=torch.uint8)
+    rows = make_rows(key, plan)._replace(pixels_crc32=pixels_crc32(pixels, (height, width)))
+    begin(tmp_path, plan)
+    write_shard(tmp_path, 0, [rows], plan)
+    seal(tmp_path, plan, [key])
+    reader = CacheReader.open_(tmp_path)
+    reader.check_pixels(key, pixels)
+    reader.check_pixels(key, torch.nn.functional.pad(pixels, (0, 32, 0, 64)))
+    pixels[0, 0, 0] += 1
+    with pytest.raises(CacheMismatch, match="image 9, view 0 is not the picture the teacher saw"):
+        reader.check_pixels(key, pixels)
+
+
+class Lookups(Dataset[TeacherRows]):
+    """Batches of a cache, looked up where the loader's worker runs."""
+
+    def __init__(self, reader: CacheReader) -> None:
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(KEYS) // 3
+
+    def __getitem__(self, index: int) -> TeacherRows:
+        return self.reader.lookup(make_batch(KEYS[3 * index : 3 * index + 3]))
+
+
+def first(items: list[TeacherRows]) -> TeacherRows:
+    return items[0]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_read_what_the_main_process_reads(method, cache) -> None:
+    reader = CacheReader.open_(cache)
+    expected = [Lookups(reader)[index] for index in range(len(Lookups(reader)))]
+    context = multiprocessing.get_context(method)
+    loader = DataLoader(
+        Lookups(reader), num_workers=1, multiprocessing_context=context, collate_fn=first
+    )
+    for found, ours in zip(loader, expected, strict=True):
+        assert_equal(found, ours)
+
+
+@linux
+@pytest.mark.contract
+def test_a_reader_leaves_no_file_open(cache) -> None:
+    for _ in range(3):
+        reader = CacheReader.open_(cache)
+        for key in KEYS:
+            reader.lookup(make_batch([key]))
+        assert open_files(cache) == 3
+        reader.close()
+        assert open_files(cache) == 0
+        reader.lookup(make_batch(KEYS))
+        del reader
+        assert open_files(cache) == 0
+
+
+@pytest.mark.contract
+def test_a_copy_sent_to_another_process_carries_neither_files_nor_buffers(cache) -> None:
+    reader = CacheReader.open_(cache)
+    fresh = len(pickle.dumps(reader))
+    expected = reader.lookup(make_batch(KEYS))
+    assert len(pickle.dumps(reader)) == fresh
+    again = pickle.loads(pickle.dumps(reader))
+    assert_equal(again.lookup(make_batch(KEYS)), expected)
+    assert again.fingerprint == reader.fingerprint
+    assert again.path == Path(cache)
