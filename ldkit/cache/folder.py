@@ -59,6 +59,20 @@ def read_file(path: Path) -> bytes:
         raise unreadable(path, error) from error
 
 
+def file_size(path: Path) -> int | None:
+    """Return the bytes of a file of a cache; None where there is none.
+
+    Raises:
+        StorageError: The system does not let us look.
+    """
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def unreadable(path: Path, error: OSError) -> StorageError:
     """Return the error for a file that the system does not let us read."""
     return StorageError(
@@ -81,9 +95,9 @@ def read_receipts(folder: CacheFolder, plan: Plan) -> dict[int, Receipt]:
 def _receipt(folder: CacheFolder, plan: Plan, number: int) -> Receipt | None:
     try:
         receipt = read_document(folder.receipt(number), Receipt)
-        size = folder.shard(number).stat().st_size
-    except (CacheError, FileNotFoundError):
+    except CacheError:
         return None
+    size = file_size(folder.shard(number))
     belongs = (receipt.plan, receipt.shard, receipt.bytes) == (plan.digest, number, size)
     return receipt if belongs else None
 
@@ -96,7 +110,7 @@ def missing_shards(folder: CacheFolder, plan: Plan) -> list[int]:
 
 def incomplete(folder: CacheFolder) -> CacheIncomplete:
     """Return the error for a cache without a manifest: how much is there, what to run."""
-    if not folder.plan.is_file():
+    if file_size(folder.plan) is None:
         return CacheIncomplete(
             "holds no plan.json: no cache was begun here.",
             where=str(folder.path),

@@ -5,7 +5,7 @@ from math import prod
 from pathlib import Path
 
 from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS
-from ldkit.cache.folder import CacheFolder, incomplete, read_document, read_receipts
+from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_receipts
 from ldkit.cache.format import Manifest, Plan
 
 FP16_BYTES = 2
@@ -47,10 +47,10 @@ def info(path: Path) -> CacheInfo:
         CacheMismatch: It has another format version.
     """
     folder = CacheFolder(path)
-    if not folder.plan.is_file():
+    if file_size(folder.plan) is None:
         raise incomplete(folder)
     plan = read_document(folder.plan, Plan)
-    sealed = folder.manifest.is_file()
+    sealed = file_size(folder.manifest) is not None
     receipts = read_receipts(folder, plan).values()
     views = sum(receipt.views for receipt in receipts)
     rows = sum(receipt.rows.main for receipt in receipts)

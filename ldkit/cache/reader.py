@@ -18,7 +18,7 @@ from ldkit.cache.codecs import decode
 from ldkit.cache.columns import Column
 from ldkit.cache.content import name_of, pixels_crc32
 from ldkit.cache.document import REBUILD
-from ldkit.cache.folder import CacheFolder, incomplete, read_document, read_file
+from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_file
 from ldkit.cache.format import Manifest, Plan
 from ldkit.cache.handles import Handles
 from ldkit.cache.shard import Shard, Span
@@ -58,7 +58,7 @@ class CacheReader:
             CacheMismatch: It has another format version.
         """
         folder = CacheFolder(path)
-        if not folder.manifest.is_file():
+        if file_size(folder.manifest) is None:
             raise incomplete(folder)
         manifest = read_document(folder.manifest, Manifest)
         plan = read_document(folder.plan, Plan)

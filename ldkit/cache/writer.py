@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from ldkit.cache.compare import require_same_plan
 from ldkit.cache.content import ViewRows, columns_of, locations_of, name_of
-from ldkit.cache.folder import CacheFolder, incomplete, read_document, read_receipts
+from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_receipts
 from ldkit.cache.format import Manifest, Plan, Receipt, RowCounts, keys_digest
 from ldkit.errors import StorageError
 from ldkit.files import canonical_json, write_bytes
@@ -30,7 +30,7 @@ def begin(folder: Path, plan: Plan) -> Plan:
         StorageError: The folder cannot be written.
     """
     files = CacheFolder(folder)
-    if not files.plan.is_file():
+    if file_size(files.plan) is None:
         write_bytes(files.plan, plan.to_bytes())
         return plan
     begun = read_document(files.plan, Plan)

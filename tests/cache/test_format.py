@@ -50,9 +50,9 @@ def test_a_key_list_of_another_length_or_a_shard_beyond_the_last_is_a_programmin
 def test_a_shard_of_64_mb_holds_as_many_views_as_fit() -> None:
     plan = make_plan(make_keys(2))
     axes = plan.axes.model_copy(update={"num_bins": 17, "num_classes": 80})
-    size = views_per_shard(64e6, 76, axes, plan.columns)
+    size = views_per_shard(64e6, 76.0, axes, plan.columns)
     assert size == round(64e6 / (76 * (2 + 2 + 136 + 160) + 8 + 4 + 24 + 1 + 8 + 8))
-    assert views_per_shard(1, 76, axes, plan.columns) == 1
+    assert views_per_shard(1.0, 76.0, axes, plan.columns) == 1
 
 
 @pytest.mark.contract

@@ -1,7 +1,9 @@
+import contextlib
 import errno
 import os
 import resource
-import stat
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from safetensors.numpy import load_file
 
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import Source
+from ldkit.cache.reader import CacheReader
 from ldkit.cache.writer import begin, seal, write_shard
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch, StorageError
 from ldkit.structures import ViewKey
@@ -231,14 +234,61 @@ def test_a_rewritten_shard_is_not_covered_by_its_old_receipt(tmp_path, monkeypat
     assert missing_shards(CacheFolder(tmp_path), PLAN) == [1]
 
 
+def told_without_rights(action: Callable[[], object]) -> str:
+    """Return the StorageError of an action in a child process that is not root."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(PermissionError):
+            os.setuid(65534)
+        try:
+            action()
+        except StorageError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
+
+
+@pytest.fixture
+def visible():
+    """Return a folder that every user may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.contract
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_told(tmp_path) -> None:
-    folder = tmp_path / "cache"
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12: fork beside threads
+@pytest.mark.parametrize(
+    ("rights", "message"),
+    [
+        (0o555, "plan.json: could not be written: Permission denied"),
+        (0o000, "plan.json: could not be read: Permission denied"),
+    ],
+)
+def test_a_folder_without_rights_is_told(rights, message, visible) -> None:
+    folder = visible / "cache"
     folder.mkdir()
-    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(StorageError, match=r"plan\.json: could not be written: Permission denied"):
-        begin(folder, PLAN)
+    folder.chmod(rights)
+    assert message in told_without_rights(lambda: begin(folder, PLAN))
+    folder.chmod(0o755)
+
+
+@pytest.mark.contract
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["plan.json", "manifest.json", "shards/000000.json", "shards"])
+def test_a_cache_that_may_not_be_read_is_told(name, visible) -> None:
+    build(visible / "cache", PLAN, KEYS)
+    (visible / "cache" / name).chmod(0)
+    text = told_without_rights(lambda: CacheReader.open_(visible / "cache"))
+    assert "could not be read: Permission denied" in text
+    assert "Check the disk and the permissions of the folder" in text
+    (visible / "cache" / name).chmod(0o755)
 
 
 @pytest.mark.contract
