@@ -30,10 +30,11 @@ app.add_typer(data.app, name="data")
 INTERRUPTED = 130
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"ldkit {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

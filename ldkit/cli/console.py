@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -61,7 +70,7 @@ def show_facts(facts: Mapping[str, str], *, as_json: bool) -> None:
 
 def print_error(error: "LdkitError") -> None:
     """Show a user's mistake: where, what, and what to do; no traceback."""
-    body = Text(error.message)
+    body = Text(error.message.rstrip())
     if error.hint:
         body.append(f"\n\n{error.hint}", style="dim")
     if err.is_terminal:
@@ -72,14 +81,23 @@ def print_error(error: "LdkitError") -> None:
         err.print(Text(str(error)), highlight=False)
 
 
+class Rate(ProgressColumn):
+    """How much of a stage is done in a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of a stage, in its own unit."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {task.fields['unit']}/s", style="dim")
+
+
 class Follower:
-    """Draws the messages of one or several stages as they come."""
+    """Draws the messages of one or several stages as they come: bars, or plain lines."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
         self._totals: dict[str, int] = {}
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}
         self._spoke: dict[str, float] = {}
 
     def __call__(self, stage: str, message: "Message") -> None:
@@ -89,42 +107,36 @@ class Follower:
 
         match message:
             case events.Started(total_steps=total, step=step):
+                self._totals[stage] = total
                 self._advance(stage, step, total, "steps", "")
             case events.Step(step=step, loss=loss):
-                self._advance(
-                    stage, step, self._totals.get(stage, step), "steps", f"loss {loss:.3f}"
-                )
+                self._advance(stage, step, self._totals[stage], "steps", f"loss {loss:.3f}")
             case events.Evaluated(step=step, ap=ap):
                 say(f"{stage}: AP {'-' if ap is None else f'{100 * ap:.1f}'} after step {step}")
             case told.Progress(done=done, total=total, unit=unit):
-                self._advance(f"{stage}", done, total, unit, "")
+                self._advance(f"{stage}, {unit}", done, total, unit, "")
             case told.Note(text=text):
                 say(text)
             case events.Saved() | events.Finished():
                 pass
 
-    def _advance(self, stage: str, done: int, total: int, unit: str, detail: str) -> None:
-        now = time.monotonic()
-        if self._totals.get(stage) != total:
-            self._totals[stage] = total
-            self._began[stage] = now
+    def _advance(self, name: str, done: int, total: int, unit: str, detail: str) -> None:
         if self._progress is None:
-            self._speak(stage, done, total, unit, detail)
+            self._speak(name, done, total, unit, detail)
             return
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total, unit=unit, detail="")
-        self._progress.update(
-            self._tasks[stage], completed=done, total=total, detail=detail, unit=unit
-        )
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, unit=unit, detail="")
+        self._progress.update(self._tasks[name], completed=done, total=total, detail=detail)
 
-    def _speak(self, stage: str, done: int, total: int, unit: str, detail: str) -> None:
+    def _speak(self, name: str, done: int, total: int, unit: str, detail: str) -> None:
         now = time.monotonic()
-        if done < total and now - self._spoke.get(stage, 0.0) < PLAIN_EVERY_SECONDS:
+        began, first = self._began.setdefault(name, (now, done))
+        if done < total and now - self._spoke.get(name, 0.0) < PLAIN_EVERY_SECONDS:
             return
-        self._spoke[stage] = now
-        seconds = now - self._began[stage]
-        rate = f"{done / seconds:.1f} {unit}/s" if seconds > 1 and done else ""
-        parts = [f"{stage}: {done}/{total} {unit}", detail, rate]
+        self._spoke[name] = now
+        seconds = now - began
+        rate = f"{(done - first) / seconds:.1f} {unit}/s" if seconds > 1 else ""
+        parts = [f"{name}: {done}/{total} {unit}", detail, rate]
         say("  ".join(part for part in parts if part))
 
 
@@ -135,11 +147,12 @@ def following() -> Iterator[Callable[[str, "Message"], None]]:
         yield Follower(None)
         return
     columns = (
-        TextColumn("{task.description:<18}", markup=False),
-        BarColumn(bar_width=28),
-        TextColumn("{task.completed}/{task.total} {task.fields[unit]}"),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[detail]}", style="dim"),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[detail]}", style="dim", markup=False),
     )
     with Progress(*columns, console=err, transient=False) as progress:
         yield Follower(progress)

@@ -55,8 +55,10 @@ class RunFolder:
         return self.model.is_file()
 
 
-def begin(folder: Path, recipe: Recipe, *, resume: bool) -> RunFolder:
-    """Return the run's folder, made or found, with its recipe and environment written.
+def claim(folder: Path, recipe: Recipe, *, resume: bool) -> RunFolder:
+    """Return the run's folder after checking that this recipe may be run there.
+
+    Nothing is written yet, so that a run which fails at its start leaves nothing behind.
 
     Raises:
         UsageError: The folder holds a run and `resume` is off, or it holds another recipe.
@@ -64,18 +66,23 @@ def begin(folder: Path, recipe: Recipe, *, resume: bool) -> RunFolder:
     run = RunFolder(folder)
     if run.recipe.is_file():
         _check_may_continue(run, recipe, resume=resume)
-        return run
-    if folder.exists() and not folder.is_dir():
+    elif folder.exists() and not folder.is_dir():
         raise UsageError(
             "is a file, but the folder of the run is to be made there.",
             where=str(folder),
             hint="Choose another name with `--set name=...`.",
         )
+    return run
+
+
+def begin(run: RunFolder, recipe: Recipe) -> None:
+    """Write the recipe and the environment of a run, unless they are there already."""
+    if run.recipe.is_file():
+        return
     libraries = {name: version(name) for name in LIBRARIES}
     environment = {"ldkit": __version__, "python": platform.python_version(), **libraries}
-    write_text(folder / "environment.json", canonical_json(environment) + "\n")
+    write_text(run.path / "environment.json", canonical_json(environment) + "\n")
     write_text(run.recipe, dump_recipe(recipe))
-    return run
 
 
 def _check_may_continue(run: RunFolder, recipe: Recipe, *, resume: bool) -> None:

@@ -4,7 +4,6 @@ The caller brings what differs: how a step's predictions become loss terms, and 
 drawn. Everything a run leaves on disk is written here.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
@@ -17,12 +16,12 @@ from ldkit import __version__
 from ldkit.data.coco import CocoIndex, Record, training_records
 from ldkit.data.dataset import DrawView, ViewDataset, load_batches
 from ldkit.data.sampler import batches_per_epoch, epoch_batches
-from ldkit.files import replacing
+from ldkit.errors import UsageError
 from ldkit.jobs import assemble
 from ldkit.jobs.evaluate import Target, score
 from ldkit.jobs.progress import Message, Note
-from ldkit.jobs.runs import RunFolder, begin
-from ldkit.models.checkpoint_file import ModelFile, write_model
+from ldkit.jobs.runs import RunFolder, begin, claim
+from ldkit.models.checkpoint_file import ModelFile, refuse_unknown_ending, write_model
 from ldkit.models.gfl import Detector
 from ldkit.ops.pixels import normalise
 from ldkit.recipe.schema import Recipe
@@ -82,11 +81,14 @@ def train(
         UsageError: The folder holds another run, or one that may not be continued.
         TrainingError: Training stopped; the last checkpoint stays.
     """
-    run = begin(task.folder, task.recipe, resume=task.resume)
+    run = claim(task.folder, task.recipe, resume=task.resume)
     if run.is_finished:
         yield Note(f"{run.path} is finished already; nothing was trained.")
         return
+    if task.out is not None:
+        _refuse_out(task.out)
     state = _initial_state(task, len(material.index.categories))
+    begin(run, task.recipe)
     newest = latest(run.checkpoints)
     if newest is not None:
         read_state(newest, state)
@@ -98,10 +100,21 @@ def train(
             if isinstance(message, Event):
                 journal.write(message)
             yield message
-    write_model(run.model, _model_file(task, state, material.index, lineage or {}))
+    file = _model_file(task, state, material.index, lineage or {})
     if task.out is not None:
-        with replacing(task.out) as temporary:
-            shutil.copyfile(run.model, temporary)
+        write_model(task.out, file)
+    write_model(run.model, file)
+
+
+def _refuse_out(path: Path) -> None:
+    """Check where the model is to go, before hours of training end there."""
+    refuse_unknown_ending(path)
+    if path.is_dir():
+        raise UsageError(
+            "is a folder, but the model file is to be written there.",
+            where=str(path),
+            hint=f"Name a file, such as {path / 'model.pt'}.",
+        )
 
 
 def course(recipe: Recipe, records: dict[int, Record]) -> Course:

@@ -74,6 +74,5 @@ def outline(recipe: Recipe, device: str) -> dict[str, str]:
         "classes": str(len(material.index.categories)),
         "steps": f"{planned.total_steps:,} ({planned.steps_per_epoch:,} an epoch)",
         "trainable parameters": f"{count:,}",
-        "checkpoint": f"{16 * count / 1e6:.0f} MB at most, {recipe.train.keep} kept",
         "device": str(assemble.device(device)),
     }

@@ -56,7 +56,8 @@ def cache_recipe(teacher_arch: str) -> str:
     raise UsageError(
         f"no recipe of the paper's table has a teacher with the backbone {teacher_arch}.",
         where="ldkit cache-logits",
-        hint=f"Name the recipe you are going to distill with. The table has: {', '.join(matching)}.",
+        hint="Name the recipe you are going to distill with. The table has: "
+        f"{', '.join(matching)}.",
     )
 
 
