@@ -137,13 +137,14 @@ def _indices(name: str, info: FeatureInfo, levels: list[int]) -> list[int]:
     """Return which of the network's maps have the strides of these levels."""
     strides = [info.reduction(index) for index in range(len(info.info))]
     wanted = [2**level for level in levels]
-    if len(set(strides)) < len(strides) or not set(wanted) <= set(strides):
+    if not set(wanted) <= set(strides):
         raise UsageError(
             f"has feature maps of strides {strides}, but a pyramid of these levels needs {wanted}.",
             where=name,
             hint="Take a network with stages, such as resnet50, or set other fpn.levels.",
         )
-    return [strides.index(stride) for stride in wanted]
+    last = {stride: index for index, stride in enumerate(strides)}
+    return [last[stride] for stride in wanted]
 
 
 def _channels_first(
@@ -189,11 +190,12 @@ def _stage_modules(name: str, net: nn.Module, info: FeatureInfo, stages: int) ->
     if stages == 0:
         return ()
     ends = {step["reduction"]: step["module"] for step in info.info}
-    end = ends.get(2 ** (stages + 1), "")
-    ends_here = (end, end.replace(".", "_", 1))  # timm flattens `stages.0` to `stages_0`
-    names = (module for module, _ in net.named_modules())
-    path = next((module for module in names if module.removeprefix("net.") in ends_here), "")
-    if not path:
+    # timm flattens `stages.0` to `stages_0` in most networks, and `net` is our own wrapping
+    here = {module.removeprefix("net."): module for module, _ in net.named_modules() if module}
+    wanted = [ends.get(2 ** (stage + 1), "") for stage in range(1, stages + 1)]
+    paths = [here.get(end) or here.get(end.replace(".", "_", 1)) for end in wanted]
+    path = paths[-1]
+    if path is None or None in paths:
         raise UsageError(
             f"cannot have {stages} frozen stages: timm does not say which of its modules they are.",
             where=name,

@@ -4,7 +4,7 @@
     NAME.safetensors   the same tensors, the text in the metadata
 
 The text is one JSON object: format, version, the detector section of the recipe, class names,
-the fingerprint of the weights, and where they came from.
+the fingerprint of the weights, where they came from, and a digest of all that.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from ldkit.errors import CheckpointError, UsageError
-from ldkit.files import canonical_json, write_bytes
+from ldkit.files import canonical_json, fingerprint, write_bytes
 from ldkit.models.tensor_file import read_tensor_file
 
 _TEXT = "ldkit"
@@ -57,16 +57,21 @@ class _Header(BaseModel):
     classes: tuple[str, ...]
     fingerprint: str
     origin: dict[str, Any]
+    digest: str = ""
+
+    def own_digest(self) -> str:
+        """Return the fingerprint of everything but `digest`."""
+        return fingerprint(self.model_dump(mode="json", exclude={"digest"}))
 
 
 def write_model(path: Path, file: ModelFile) -> None:
     """Write a model file, atomically; equal contents give equal bytes.
 
     Raises:
-        UsageError: The name ends in neither `.pt` nor `.safetensors`.
+        UsageError: The name is a folder, or ends in neither `.pt` nor `.safetensors`.
         StorageError: It could not be written; what was there before is still there.
     """
-    refuse_unknown_ending(path)
+    refuse_bad_name(path)
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in file.weights.items()
@@ -77,6 +82,7 @@ def write_model(path: Path, file: ModelFile) -> None:
         fingerprint=weights_fingerprint(weights),
         origin=file.origin,
     )
+    header = header.model_copy(update={"digest": header.own_digest()})
     text = canonical_json(header.model_dump(mode="json"))
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(weights, {_TEXT: text})
@@ -87,20 +93,21 @@ def write_model(path: Path, file: ModelFile) -> None:
     write_bytes(path, content)
 
 
-def refuse_unknown_ending(path: Path) -> None:
-    """Check the name of a model file, before hours of training end in it.
+def refuse_bad_name(path: Path) -> None:
+    """Check where a model file is to be written, before hours of training end there.
 
     Raises:
-        UsageError: The name ends in neither `.pt` nor `.safetensors`.
+        UsageError: It is a folder, or its name ends in neither `.pt` nor `.safetensors`.
     """
-    if path.suffix not in {".pt", ".safetensors"}:
-        raise UsageError(
-            f"ends in {path.suffix!r}, but a model file ends in .pt or .safetensors."
-            if path.suffix
-            else "has no ending, but a model file ends in .pt or .safetensors.",
-            where=str(path),
-            hint=f"For example {path.with_suffix('.pt').name}.",
-        )
+    if path.is_dir():
+        problem = "is a folder, but a model file is to be written."
+        example = path / "model.pt"
+    elif path.suffix not in {".pt", ".safetensors"}:
+        problem = "is no name for a model file, which ends in .pt or .safetensors."
+        example = path.with_suffix(".pt")
+    else:
+        return
+    raise UsageError(problem, where=str(path), hint=f"For example {example}.")
 
 
 def read_model(path: Path) -> ModelFile:
@@ -110,12 +117,12 @@ def read_model(path: Path) -> ModelFile:
         CheckpointError: The file is missing, a folder, truncated, damaged, of another tool, or
             of a newer ldkit.
     """
-    file = read_tensor_file(path, _TEXT, _HINT)
+    file = read_tensor_file(path, _TEXT, "an ldkit model file", _HINT)
     if not file.text:
-        some = ", ".join(list(file.tensors)[:3])
+        some = ", ".join([*file.tensors, "none"][:3])
         raise CheckpointError(
-            f"is not an ldkit model file: {len(file.tensors)} tensors ({some}, …), but nothing "
-            "that says what they are.",
+            f"is not an ldkit model file: it holds {len(file.tensors)} tensors ({some}, …) and "
+            "nothing that says what they are.",
             where=str(path),
             hint=_HINT,
         )
@@ -129,14 +136,17 @@ def read_model(path: Path) -> ModelFile:
             where=str(path),
             hint="It is damaged, or a newer ldkit wrote it; then update ldkit.",
         ) from error
-    found = weights_fingerprint(file.tensors)
-    if found != header.fingerprint:
-        raise CheckpointError(
-            f"is damaged: its weights have the fingerprint {found[:12]}, but "
-            f"{header.fingerprint[:12]} was written.",
-            where=str(path),
-            hint="Copy or train it again.",
-        )
+    for what, found, written in (
+        ("description", header.own_digest(), header.digest),
+        ("weights", weights_fingerprint(file.tensors), header.fingerprint),
+    ):
+        if found != written:
+            raise CheckpointError(
+                f"is damaged: its {what} changed since it was written ({found[:12]}, expected "
+                f"{written[:12]}).",
+                where=str(path),
+                hint="Copy it again from where it was made.",
+            )
     return ModelFile(file.tensors, header.detector, header.classes, header.origin)
 
 

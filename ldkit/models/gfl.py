@@ -7,7 +7,6 @@ The module knows no losses, targets or boxes, and returns the same in training a
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -117,7 +116,7 @@ class Detector(nn.Module):
         predictions: Predictions = self.head(self.fpn(self.backbone(images)))
         return predictions
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Detector":
         """Switch to training (or evaluation); the frozen parts stay in evaluation."""
         super().train(mode)
         self._frozen.hold(self.backbone)

@@ -49,7 +49,7 @@ def features_only(
             out_indices=indices,
         )
     except OSError as error:
-        raise _unreachable(name, str(error).splitlines()[0]) from error
+        raise _unreachable(name, str(error).partition("\n")[0]) from error
     except RuntimeError as error:
         raise UsageError(f"cannot be a backbone (timm: {error}).", where=name) from error
     if isinstance(pretrained, str):
@@ -66,7 +66,7 @@ def _refuse_unreachable(name: str) -> None:
     weights = timm.models.get_pretrained_cfg(_with_published_tag(name))
     if weights is None or not weights.has_weights:
         raise UsageError("timm has no weights for this network.", where=name, hint=_OTHER_WAYS)
-    hub = weights.hf_hub_id
+    hub = (weights.hf_hub_id or "").partition("@")[0]
     if not hub or any(isinstance(try_to_load_from_cache(hub, file), str) for file in _HUB_FILES):
         return
     if constants.HF_HUB_OFFLINE:
@@ -91,25 +91,25 @@ def _unreachable(name: str, reason: str) -> UsageError:
 
 def _load_local(net: nn.Module, path: Path, name: str) -> None:
     """Load a file of the whole network; parts without a place in `net`, such as fc, are left."""
-    hint = f"Take a file of {name} as torchvision or timm offer it: names with tensors."
-    found = {
-        _flat(key): value for key, value in read_tensor_file(path, "ldkit", hint).tensors.items()
-    }
+    hint = f"Take a weights file of {name} as torchvision or timm offer it (names with tensors)."
     children = list(net.named_children())
     inner = children[0][1] if len(children) == 1 else net  # timm may wrap the whole network
-    expected = {_flat(key): value for key, value in inner.state_dict().items()}
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}
-    places = tuple(f"{_flat(child)}_" for child, _ in inner.named_children())
-    problems = misfits({k: v for k, v in expected.items() if k not in counters}, found)
-    problems += [f"unexpected  {k}" for k in found if k not in expected and k.startswith(places)]
+    state = inner.state_dict()
+    names = {_flat(key): key for key in state}
+    tensors = read_tensor_file(path, "ldkit", "a weights file", hint).tensors
+    found = {names.get(_flat(key), key): value for key, value in tensors.items()}
+    # Counters of batches are absent from older files, and nothing reads them.
+    wanted = {key: v for key, v in state.items() if not key.endswith("num_batches_tracked")}
+    places = tuple({f"{_flat(key.partition('.')[0])}_" for key in state})
+    foreign = [key for key in found if key not in state and _flat(key).startswith(places)]
+    problems = misfits(wanted, found) + [f"unexpected  {key}" for key in foreign]
     if problems:
         raise CheckpointError(
             f"does not fit {name}.\n{listed(problems)}", where=str(path), hint=hint
         )
-    fitting = {key: found.get(_flat(key), value) for key, value in inner.state_dict().items()}
-    inner.load_state_dict(fitting)
+    inner.load_state_dict(state | {key: found[key] for key in state if key in found})
 
 
 def _flat(key: str) -> str:
-    """Return the name as timm's feature networks and whole networks share it."""
+    """Return the name that timm's feature networks share with whole ones (stages_0, stages.0)."""
     return key.replace(".", "_")

@@ -5,6 +5,7 @@ A `.pt` file is a pickle, and a pickle can run code. Everything here is read wit
 """
 
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ _UNREADABLE = (
     RuntimeError,
     pickle.UnpicklingError,
     EOFError,
+    OSError,
     LookupError,
     ValueError,
     TypeError,
@@ -36,7 +38,7 @@ class TensorFile:
     text: str
 
 
-def read_tensor_file(path: Path, text_entry: str, hint: str) -> TensorFile:
+def read_tensor_file(path: Path, text_entry: str, wanted: str, hint: str) -> TensorFile:
     """Return the tensors of a `.safetensors` file, or of a file that torch saved.
 
     Two layouts of torch files are known: names to tensors, and one level more, with the text
@@ -46,45 +48,47 @@ def read_tensor_file(path: Path, text_entry: str, hint: str) -> TensorFile:
     Args:
         path: The file.
         text_entry: Name of the text entry.
-        hint: What the user shall do where this is not such a file.
+        wanted: What the file should be, with its article; for messages.
+        hint: What the user shall do where it is something else.
 
     Raises:
         CheckpointError: The file is missing, a folder, truncated, or holds something else.
     """
-    refuse_missing(path, hint)
+    _refuse_missing(path, wanted, hint)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path, text_entry)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot be read: {error.strerror or error}.", where=str(path), hint=hint
-        ) from error
+        with warnings.catch_warnings():  # torch's doubts about a file we are about to judge
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError("may not be read.", where=str(path), hint=hint) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            "holds something else than tensors (it was not run), or is no file of torch at all.",
+            f"is not {wanted}: it holds more than tensors and text (nothing of it was run), or is "
+            "no file of torch at all.",
             where=str(path),
             hint=hint,
         ) from error
     except (SafetensorError, *_UNREADABLE) as error:
         raise CheckpointError(
-            "is truncated, damaged, or no file of tensors at all.", where=str(path), hint=hint
+            f"is not {wanted}, or it is truncated or damaged.", where=str(path), hint=hint
         ) from error
-    return _sorted_out(content, path, text_entry, hint)
+    file = _sorted_out(content, text_entry)
+    if file is None:
+        raise CheckpointError(
+            f"is not {wanted}: it holds {_described(content)}.", where=str(path), hint=hint
+        )
+    return file
 
 
-def refuse_missing(path: Path, hint: str) -> None:
-    """Check that there is a file.
-
-    Raises:
-        CheckpointError: There is nothing, a folder, or an empty file.
-    """
+def _refuse_missing(path: Path, wanted: str, hint: str) -> None:
     if path.is_dir():
-        problem = "is a folder, but a file of weights is expected."
+        problem = f"is a folder, but {wanted} is expected."
     elif not path.is_file():
         problem = "does not exist."
     elif path.stat().st_size == 0:
-        problem = "is empty."
+        problem = f"is empty, but {wanted} is expected."
     else:
         return
     raise CheckpointError(problem, where=str(path), hint=hint)
@@ -96,7 +100,7 @@ def _read_safetensors(path: Path, text_entry: str) -> TensorFile:
         return TensorFile({name: file.get_tensor(name) for name in file.keys()}, text)  # noqa: SIM118
 
 
-def _sorted_out(content: object, path: Path, text_entry: str, hint: str) -> TensorFile:
+def _sorted_out(content: object, text_entry: str) -> TensorFile | None:
     text = ""
     found = content
     if isinstance(content, dict) and isinstance(content.get(text_entry), str):
@@ -105,11 +109,7 @@ def _sorted_out(content: object, path: Path, text_entry: str, hint: str) -> Tens
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
     ):
         return TensorFile(found, text)
-    raise CheckpointError(
-        f"holds {_described(content)}, but names with tensors are expected.",
-        where=str(path),
-        hint=hint,
-    )
+    return None
 
 
 def _described(content: object) -> str:
