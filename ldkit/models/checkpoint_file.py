@@ -68,10 +68,10 @@ def write_model(path: Path, file: ModelFile) -> None:
     """Write a model file, atomically; equal contents give equal bytes.
 
     Raises:
-        UsageError: The name is a folder, or ends in neither `.pt` nor `.safetensors`.
+        UsageError: The name ends in neither `.pt` nor `.safetensors`.
         StorageError: It could not be written; what was there before is still there.
     """
-    refuse_bad_name(path)
+    refuse_unknown_ending(path)
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in file.weights.items()
@@ -93,21 +93,18 @@ def write_model(path: Path, file: ModelFile) -> None:
     write_bytes(path, content)
 
 
-def refuse_bad_name(path: Path) -> None:
-    """Check where a model file is to be written, before hours of training end there.
+def refuse_unknown_ending(path: Path) -> None:
+    """Check the name of a model file, before hours of training end in it.
 
     Raises:
-        UsageError: It is a folder, or its name ends in neither `.pt` nor `.safetensors`.
+        UsageError: The name ends in neither `.pt` nor `.safetensors`.
     """
-    if path.is_dir():
-        problem = "is a folder, but a model file is to be written."
-        example = path / "model.pt"
-    elif path.suffix not in {".pt", ".safetensors"}:
-        problem = "is no name for a model file, which ends in .pt or .safetensors."
-        example = path.with_suffix(".pt")
-    else:
-        return
-    raise UsageError(problem, where=str(path), hint=f"For example {example}.")
+    if path.suffix not in {".pt", ".safetensors"}:
+        raise UsageError(
+            "is no name for a model file, which ends in .pt or .safetensors.",
+            where=str(path),
+            hint=f"For example {path.with_suffix('.pt')}.",
+        )
 
 
 def read_model(path: Path) -> ModelFile:
