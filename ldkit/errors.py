@@ -7,8 +7,7 @@
     ├── CacheError                                                        4
     │   ├── CacheIncomplete        no manifest: 212 of 459 shards
     │   ├── CacheCorrupt           checksum, size or column differs
-    │   ├── CacheMismatch          made for another teacher, data or view policy
-    │   └── CacheCoverage          the objective asks for rows the cache lacks
+    │   └── CacheMismatch          made for another teacher, data or view policy
     ├── CheckpointError            wrong shape, missing keys, foreign file 5
     ├── TrainingError              non-finite losses, a silent term       6
     └── StorageError               disk full, folder not writable         7
@@ -79,10 +78,6 @@ class CacheCorrupt(CacheError):
 
 class CacheMismatch(CacheError):
     """Say that a cache was made for another teacher, data set or view policy, field by field."""
-
-
-class CacheCoverage(CacheError):
-    """Say that an objective asks for rows or columns that the cache does not hold."""
 
 
 class CheckpointError(LdkitError):

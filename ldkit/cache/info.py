@@ -57,9 +57,6 @@ def info(path: Path) -> CacheInfo:
     column_bytes = {column.name: views * column.entry_bytes for column in VIEW_COLUMNS}
     column_bytes[MAIN_OFFSETS.name] = (views + len(receipts)) * MAIN_OFFSETS.entry_bytes
     column_bytes |= {column.name: rows * column.entry_bytes for column in plan.row_columns}
-    numbers = sum(
-        prod(column.shape) for column in plan.row_columns if column.name.endswith("_logits")
-    )
     locations = sum(receipt.locations for receipt in receipts)
     return CacheInfo(
         path=path,
@@ -70,5 +67,11 @@ def info(path: Path) -> CacheInfo:
         rows=rows,
         bytes=sum(receipt.bytes for receipt in receipts),
         column_bytes=column_bytes,
-        dense_bytes=locations * numbers * FP16_BYTES,
+        dense_bytes=locations * logits_per_row(plan) * FP16_BYTES,
     )
+
+
+def logits_per_row(plan: Plan) -> int:
+    """Return how many logits a row of this cache holds."""
+    columns = [column for column in plan.row_columns if column.name.endswith("_logits")]
+    return sum(prod(column.shape) for column in columns)

@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 
 from ldkit.cache import writer
+from ldkit.cache.compare import require_same_plan
 from ldkit.cache.content import ViewRows, pixels_crc32
-from ldkit.cache.folder import CacheFolder, missing_shards
-from ldkit.cache.format import Build, Columns, MainColumns, Plan
+from ldkit.cache.folder import CacheFolder, missing_shards, read_document
+from ldkit.cache.format import Build, Columns, MainColumns, Plan, views_per_shard
+from ldkit.cache.info import FP16_BYTES, logits_per_row
 from ldkit.data.dataset import ViewDataset, load_batches
 from ldkit.errors import UsageError
 from ldkit.jobs import assemble, sources
@@ -26,10 +28,6 @@ from ldkit.models.checkpoint_file import read_model
 from ldkit.models.gfl import Detector
 from ldkit.recipe.schema import Cache, Recipe
 from ldkit.structures import Batch, TeacherRows, ViewKey
-
-BYTES = {"fp32": 4, "fp16": 2}
-PLACE_BYTES = 4
-"""Bytes of a row's location and box index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,8 @@ class Order:
 
     @property
     def dense_bytes_per_view(self) -> float:
-        """Return what all locations with all logits would take in fp16, one view."""
-        axes = self.plan.axes
-        return self.size.locations_per_view * 2 * (4 * axes.num_bins + axes.num_classes)
+        """Return what the same logits take at every location, in fp16, one view."""
+        return self.size.locations_per_view * FP16_BYTES * logits_per_row(self.plan)
 
 
 def order(recipe: Recipe) -> Order:
@@ -72,10 +69,6 @@ def order(recipe: Recipe) -> Order:
     size = estimate(material.records, material.draw, keys, grid, topk)
     axes = sources.axes(section, len(file.classes))
     columns = Columns(main=MainColumns(**cache.main.model_dump()))
-    row_bytes = PLACE_BYTES + BYTES[cache.main.bbox_logits] * 4 * axes.num_bins
-    if cache.main.cls_logits is not None:
-        row_bytes += BYTES[cache.main.cls_logits] * axes.num_classes
-    per_view = max(1.0, size.rows_per_view * row_bytes)
     plan = Plan.of(
         sources=sources.sources(recipe, material.index, file, teacher),
         axes=axes,
@@ -84,7 +77,9 @@ def order(recipe: Recipe) -> Order:
         build=Build(
             batch_size=cache.batch_size,
             pad_multiple_px=recipe.views.pad_multiple_px,
-            views_per_shard=max(1, int(cache.shard_mb * 1e6 / per_view)),
+            views_per_shard=views_per_shard(
+                int(cache.shard_mb * 1e6), size.rows_per_view, axes, columns
+            ),
         ),
         keys=keys,
     )
@@ -200,8 +195,11 @@ def outline(recipe: Recipe) -> dict[str, str]:
     views = todo.plan.keys.count
     main, dense = todo.main_bytes_per_view, todo.dense_bytes_per_view
     missing = todo.plan.shards
-    if CacheFolder(todo.folder).plan.is_file():
-        missing = len(missing_shards(CacheFolder(todo.folder), todo.plan))
+    begun = CacheFolder(todo.folder)
+    if begun.plan.is_file():
+        plan = read_document(begun.plan, Plan)
+        require_same_plan(plan, todo.plan, todo.folder)
+        missing = len(missing_shards(begun, plan))
     return {
         "cache": str(todo.folder),
         "views": f"{views:,} of {len(todo.material.records):,} images",
