@@ -7,7 +7,7 @@ rows, then columns.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -88,7 +88,7 @@ class Batch(NamedTuple):
         """Return the size all images of the batch are padded to."""
         return self.pixels.shape[2], self.pixels.shape[3]
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Batch":
         """Return the batch with its tensors on `device`; pixels travel as uint8."""
         boxes, labels = self.ground_truth
         moved = GroundTruth(
