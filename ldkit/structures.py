@@ -7,7 +7,7 @@ rows, then columns.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -125,6 +125,7 @@ class TeacherRows(NamedTuple):
     cls_logits: Float[Tensor, "P C"] | None
 
 
+@runtime_checkable  # for the tests, which check every argument
 class TeacherSource(Protocol):
     """Where teacher rows come from: a sealed cache or a live teacher."""
 

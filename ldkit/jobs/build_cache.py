@@ -78,7 +78,7 @@ def order(recipe: Recipe) -> Order:
             batch_size=cache.batch_size,
             pad_multiple_px=recipe.views.pad_multiple_px,
             views_per_shard=views_per_shard(
-                int(cache.shard_mb * 1e6), size.rows_per_view, axes, columns
+                cache.shard_mb * 1e6, size.rows_per_view, axes, columns
             ),
         ),
         keys=keys,

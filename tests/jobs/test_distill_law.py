@@ -1,0 +1,49 @@
+"""THE law: a student on a cache hears what it would hear from the teacher itself."""
+
+from pathlib import Path
+
+import pytest
+
+from ldkit.jobs import build_cache, distill
+from ldkit.recipe.schema import Recipe
+from tests.jobs.conftest import World
+from tests.jobs.tiny import EXACT, finish, steps, weights
+
+ONLINE = distill.Options(source=distill.Source.ONLINE, device="cpu")
+CACHED = distill.Options(source=distill.Source.CACHE, device="cpu")
+LONG = ("schedule.epochs=3",)
+
+
+def both(recipe: Recipe, folder: Path) -> tuple[Path, Path]:
+    """Distill twice, from the live teacher and from the cache, which is built here."""
+    online, cached = folder / "online", folder / "cached"
+    finish(distill.run(recipe, online, ONLINE))
+    finish(build_cache.run(recipe, device="cpu"))
+    finish(distill.run(recipe, cached, CACHED))
+    return online, cached
+
+
+def largest_gap(online: Path, cached: Path) -> float:
+    """Return the largest relative difference of any term of any step."""
+    pairs = list(zip(steps(online), steps(cached), strict=True))
+    assert [a for (a, _), _ in pairs] == [b for _, (b, _) in pairs]
+    return max(
+        abs(terms[name] - other[name]) / abs(terms[name])
+        for (_, terms), (_, other) in pairs
+        for name in terms
+    )
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_float32_cache_trains_to_the_bit_like_the_live_teacher_on_equal_batches(
+    world: World, tmp_path: Path, optimizer: str
+) -> None:
+    recipe = world.exact(
+        *LONG, "cache.batch_size=1", f"optim={{kind: {optimizer}, lr: 0.002}}", cache=tmp_path / "c"
+    )
+    online, cached = both(recipe, tmp_path)
+    assert len(steps(online)) == 12
+    assert all(terms["ld_main"] > 1e-3 for _, terms in steps(online))
+    assert steps(online) == steps(cached)
+    assert weights(online) == weights(cached)
