@@ -79,11 +79,11 @@ def _differences(
 
 
 def _mean(values: Sequence[float | None], form: str) -> str:
-    """Return the mean in percent, with its standard error where there are several values."""
+    """Return the mean in percent; below it the standard error, where there are several values."""
     known = [100 * value for value in values if value is not None]
     if not known:
         return "-"
     mean = form.format(statistics.fmean(known))
     if len(known) == 1:
         return mean
-    return f"{mean} ± {statistics.stdev(known) / len(known) ** 0.5:.1f}"
+    return f"{mean}\n±{statistics.stdev(known) / len(known) ** 0.5:.1f}"
