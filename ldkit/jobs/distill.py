@@ -156,7 +156,13 @@ def open_cache(recipe: Recipe, material: Material) -> CacheReader:
     Raises:
         CacheError: The cache is incomplete, damaged, or of something else.
     """
-    assert recipe.cache is not None
+    if recipe.cache is None:
+        raise UsageError(
+            "has no `cache` section, so there are no teacher rows to learn from.",
+            where=recipe.name,
+            hint="Name a cache with `--cache FOLDER`, or run the teacher beside the student with "
+            "`--online`.",
+        )
     folder = Path(recipe.cache.path)
     reader = CacheReader.open_(folder)
     cached = reader.plan.sources
