@@ -26,6 +26,8 @@ from ldkit.structures import Grid
 from ldkit.training import optimizer as optimizers
 from ldkit.training.schedule import CosineSchedule, MilestoneSchedule, Schedule
 
+DEVICE_KINDS = ("cpu", "cuda")
+
 
 def device(name: str) -> torch.device:
     """Return the device of that name; `auto` takes a GPU where there is one.
@@ -35,16 +37,19 @@ def device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in DEVICE_KINDS:
+        raise _no_device(f"there is no device {name!r}.")
     try:
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"{name!r} cannot be used here ({str(error).splitlines()[0]}).",
-            where="--device",
-            hint="Take auto, cpu, cuda or cuda:N.",
-        ) from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise _no_device(f"{name!r} cannot be used here ({reason}).") from error
     return chosen
+
+
+def _no_device(message: str) -> UsageError:
+    return UsageError(message, where="--device", hint="Take auto, cpu, cuda or cuda:N.")
 
 
 def index(data: Data, split: Split) -> CocoIndex:

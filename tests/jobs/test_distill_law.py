@@ -6,8 +6,8 @@ import pytest
 
 from ldkit.jobs import build_cache, distill
 from ldkit.recipe.schema import Recipe
-from tests.jobs.conftest import World
-from tests.jobs.tiny import EXACT, finish, steps, weights
+from tests.jobs.conftest import MAY_FORK, World
+from tests.jobs.tiny import finish, steps, weights
 
 ONLINE = distill.Options(source=distill.Source.ONLINE, device="cpu")
 CACHED = distill.Options(source=distill.Source.CACHE, device="cpu")
@@ -47,3 +47,43 @@ def test_a_float32_cache_trains_to_the_bit_like_the_live_teacher_on_equal_batche
     assert all(terms["ld_main"] > 1e-3 for _, terms in steps(online))
     assert steps(online) == steps(cached)
     assert weights(online) == weights(cached)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("normalizer", ["weights", "paper"])
+def test_batches_of_other_images_change_the_losses_by_rounding_only(
+    world: World, tmp_path: Path, normalizer: str
+) -> None:
+    chosen = f"objective.localization.main.normalizer={normalizer}"
+    recipe = world.exact(
+        *LONG, "cache.batch_size=4", "optim={kind: sgd, lr: 0.002}", chosen, cache=tmp_path / "c"
+    )
+    online, cached = both(recipe, tmp_path)
+    assert largest_gap(online, cached) < 1e-5
+
+
+@pytest.mark.law
+def test_a_float16_cache_changes_the_losses_by_its_rounding_only(
+    world: World, tmp_path: Path
+) -> None:
+    recipe = world.student(*LONG, "cache.batch_size=1", cache=tmp_path / "c")
+    online, cached = both(recipe, tmp_path)
+    assert 0 < largest_gap(online, cached) < 1e-3
+
+
+@pytest.mark.law
+def test_views_of_many_sizes_replay_to_the_bit(world: World, tmp_path: Path) -> None:
+    sizes = ("views.short_side_px=[40, 96]", "views.count=3", "seed=5", "cache.batch_size=1")
+    recipe = world.exact(*LONG, *sizes, cache=tmp_path / "c")
+    online, cached = both(recipe, tmp_path)
+    assert steps(online) == steps(cached)
+    assert weights(online) == weights(cached)
+
+
+@pytest.mark.law
+@MAY_FORK
+def test_loading_in_other_processes_changes_nothing(world: World, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    finish(distill.run(world.student(), here, CACHED))
+    finish(distill.run(world.student("data.workers=2"), there, CACHED))
+    assert steps(here) == steps(there)
