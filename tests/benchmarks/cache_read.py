@@ -1,0 +1,186 @@
+"""How many views a second does one core read from a sealed cache whose files are warm?
+
+    OMP_NUM_THREADS=1 .venv/bin/python tests/benchmarks/cache_read.py
+
+A made-up cache with the rows of COCO at 1333x800 (17 bins, box logits in fp16, about 76 rows a
+view, ragged) is built in a temporary folder. All arms read the same random batches: `rows` reads
+the three columns of each view into one buffer and does nothing else; `lookup` is what a training
+step calls, so it also finds, compares and checks views and gives float32 tensors on the batch's
+canvas; with `lookup, padded` the canvas is larger than the views, so every location is moved.
+"""
+
+import argparse
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+
+from ldkit.cache.content import ViewRows
+from ldkit.cache.folder import CacheFolder
+from ldkit.cache.format import (
+    Axes,
+    Build,
+    Columns,
+    Coverage,
+    MainColumns,
+    MainRegion,
+    Plan,
+    Source,
+    Sources,
+)
+from ldkit.cache.reader import CacheReader
+from ldkit.cache.shard import Shard
+from ldkit.cache.writer import begin, seal, write_shard
+from ldkit.structures import Batch, GroundTruth, Size, View, ViewKey
+from tests.benchmarks.paired import (
+    Arm,
+    Goal,
+    measure,
+    ratio,
+    say,
+    show_arms,
+    show_machine,
+    spread,
+    verdict,
+)
+
+LATER_GOAL = 300_000
+AXES = Axes(
+    num_bins=17, num_classes=80, strides=(8, 16, 32, 64, 128), anchor_scale=8.0, bin_width=1.0
+)
+CANVAS: Size = (800, 1088)
+LOCATIONS = 18_097
+BOXES = 8
+VIEW = View(source_hw=(480, 640), resized_hw=(800, 1067), padded_hw=CANVAS, flip=False)
+
+
+def main() -> None:
+    """Build the cache, time the arms, say how far the goal is."""
+    options = _options()
+    with TemporaryDirectory() as folder:
+        keys = [ViewKey(image, view) for image in range(options.views // 2) for view in (0, 1)]
+        _build(Path(folder), keys, options.rows)
+        reader = CacheReader.open_(Path(folder))
+        dice = random.Random(1)
+        chosen = [dice.sample(keys, options.batch) for _ in range(options.reads)]
+        arms = _arms(reader, chosen)
+        show_machine(f"torch {torch.__version__}", f"{torch.get_num_threads()} threads")
+        rows = reader.manifest.rows.main / reader.manifest.views
+        size = reader.manifest.bytes / 1e6
+        say(f"{len(keys)} views of {rows:.1f} rows, {size:.0f} MB; {options.rounds} rounds of")
+        say(f"{options.reads} reads of {options.batch} views")
+        seconds = measure(arms, options.rounds)
+        show_arms(seconds, "lookup")
+        reader.close()
+    views = options.batch * options.reads
+    say("")
+    for name, values in seconds.items():
+        say(f"{name:<24} {views / median(values):>12,.0f} views/s")
+    noise = spread(ratio(seconds, "lookup (A/A)", "lookup"))
+    per_view = median(seconds["rows"]) / views * 1e6
+    say(verdict(Goal("rows alone, microseconds a view", 1e6 / LATER_GOAL), per_view, noise))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--views", type=int, default=8000)
+    parser.add_argument("--rows", type=int, default=76, help="mean rows of a view")
+    parser.add_argument("--batch", type=int, default=6, help="views of one lookup")
+    parser.add_argument("--reads", type=int, default=400, help="lookups in a round")
+    parser.add_argument("--rounds", type=int, default=30)
+    return parser.parse_args()
+
+
+def _arms(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> dict[str, Arm]:
+    own = [_batch(keys, CANVAS) for keys in chosen]
+    padded = [_batch(keys, (CANVAS[0] + 32, CANVAS[1] + 32)) for keys in chosen]
+
+    def lookups(batches: Sequence[Batch]) -> Arm:
+        def run(_: int) -> None:
+            for batch in batches:
+                reader.lookup(batch)
+
+        return run
+
+    return {
+        "lookup": lookups(own),
+        "lookup (A/A)": lookups(own),
+        "lookup, padded": lookups(padded),
+        "rows": _rows_alone(reader, chosen),
+    }
+
+
+def _rows_alone(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> Arm:
+    folder, plan = CacheFolder(reader.path), reader.plan
+    shards = [Shard(folder, receipt, plan) for receipt in reader.manifest.receipts]
+    handles = [os.open(shard.path, os.O_RDONLY) for shard in shards]
+    buffer = memoryview(bytearray(4_000_000))
+    views, columns = plan.build.views_per_shard, plan.row_columns
+
+    def run(_: int) -> None:
+        for keys in chosen:
+            for key in keys:
+                number = (2 * key.image_id + key.view) // views
+                shard, handle = shards[number], handles[number]
+                position = shard.find(key)
+                assert position is not None
+                span = shard.span(position)
+                for column in columns:
+                    into = buffer[: span.length * column.entry_bytes]
+                    shard.read_rows(handle, column, span, into)
+
+    return run
+
+
+def _batch(keys: Sequence[ViewKey], canvas: Size) -> Batch:
+    count = len(keys)
+    return Batch(
+        keys=tuple(keys),
+        views=(VIEW,) * count,
+        pixels=torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(count, 3, *canvas),
+        ground_truth=GroundTruth(
+            boxes=torch.zeros(count, BOXES, 4), labels=torch.zeros(count, BOXES, dtype=torch.int64)
+        ),
+    )
+
+
+def _build(folder: Path, keys: Sequence[ViewKey], rows: int) -> None:
+    source = Source.of({"made up by": "cache_read.py"})
+    plan = Plan.of(
+        sources=Sources(weights=source, model=source, data=source, views=source, render=source),
+        axes=AXES,
+        coverage=Coverage(main=MainRegion(topk=9)),
+        columns=Columns(main=MainColumns(bbox_logits="fp16", cls_logits=None)),
+        build=Build(batch_size=4, pad_multiple_px=32, views_per_shard=4000),
+        keys=keys,
+    )
+    begin(folder, plan)
+    generator = torch.Generator().manual_seed(0)
+    for number in range(plan.shards):
+        content = [_rows(key, rows, generator) for key in plan.keys_of(number, keys)]
+        write_shard(folder, number, content, plan)
+    seal(folder, plan, keys)
+
+
+def _rows(key: ViewKey, mean: int, generator: torch.Generator) -> ViewRows:
+    """Return a view of `mean` rows on average, with a long tail as in COCO."""
+    drawn = torch.empty(1).exponential_(1 / mean, generator=generator)
+    count = int(drawn.clamp(1, 5 * mean))
+    location = torch.randperm(LOCATIONS, generator=generator)[:count].sort().values
+    return ViewRows(
+        key=key,
+        view=VIEW,
+        pixels_crc32=0,
+        location=location,
+        gt_index=torch.randint(BOXES, (count,), generator=generator),
+        bbox_logits=torch.randn(count, 4, AXES.num_bins, generator=generator),
+        cls_logits=None,
+    )
+
+
+if __name__ == "__main__":
+    main()
