@@ -1,25 +1,22 @@
-"""COCO's bounding box evaluation, by pycocotools, as plain values.
+"""COCO's bounding box evaluation as plain values.
 
-The figures are those of pycocotools to the last bit. Three of its habits are not passed on: it
-prints, it marks 'no such objects' by -1 (`None` here), and it takes an object whose annotation
-has the id 0 for unmatched, so ids are given anew.
+The figures are those of pycocotools, whichever evaluator makes them. Three of its habits are not
+passed on: it prints, it marks 'no such objects' by -1 (`None` here), and it takes an object whose
+annotation has the id 0 for unmatched, so ids are given anew.
 """
 
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from ldkit.errors import DataError
-from ldkit.metrics.results import CocoResult
+from ldkit.metrics.coco_backend import Evaluation, Evaluator, evaluate, evaluator_named
+from ldkit.metrics.results import ClassAp, CocoResult
 
 FIGURES = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
@@ -28,15 +25,6 @@ FIGURES = (
 """The names of the twelve figures, in pycocotools' order."""
 
 IDS_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class ClassAp:
-    """AP of one class; `None` where there are no objects of it."""
-
-    category_id: int
-    name: str
-    ap: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +50,9 @@ class CocoMetrics:
     ar_large: float | None
     ap_by_iou: tuple[float | None, ...]
     class_ap: tuple[ClassAp, ...]
+    """In the order of the annotation file."""
     images: int
+    evaluator: Evaluator
 
     def figures(self) -> dict[str, float | None]:
         """Return name → value of the twelve figures."""
@@ -77,44 +67,42 @@ def evaluate_coco(
     annotations: Path,
     results: Sequence[CocoResult],
     image_ids: Collection[int] | None = None,
+    evaluator: Evaluator | None = None,
 ) -> CocoMetrics:
     """Return the metrics of results against an annotation file.
 
     `image_ids` restricts the evaluation to some of the file's images; results of its other
-    images then do not count. No results at all give zeros.
+    images then do not count. No results at all give zeros. The evaluator changes no figure.
 
     Raises:
         DataError: The file cannot be read or has no annotations, or a result or an id names an
             image or category that is not in it.
+        UsageError: This evaluator is not installed.
     """
+    chosen = evaluator_named(evaluator)
     document = _read_document(annotations)
     _check_ids(annotations, document, results, image_ids)
-    with redirect_stdout(io.StringIO()):
-        truth = _coco(document, _truth(annotations, document))
-        scale = _area_scale(document)
-        boxes = [_numbered(number, row, scale) for number, row in enumerate(results)]
-        found = _coco(document, boxes)
-        evaluation = COCOeval(truth, found, "bbox")
-        if image_ids is not None:
-            evaluation.params.imgIds = sorted(set(image_ids))
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return _metrics(evaluation, truth)
+    truth = _with_boxes(document, _truth(annotations, document))
+    scale = _area_scale(document)
+    boxes = [_numbered(number, row, scale) for number, row in enumerate(results)]
+    found = evaluate(chosen, truth, _with_boxes(document, boxes), image_ids)
+    return _metrics(chosen, found, document["categories"])
 
 
-def _metrics(evaluation: COCOeval, truth: COCO) -> CocoMetrics:
-    # precision: thresholds, recalls, classes, areas (0: all), boxes per image (-1: 100)
-    precision_TRC = evaluation.eval["precision"][:, :, :, 0, -1]
-    categories = truth.loadCats(evaluation.params.catIds)
+def _metrics(
+    evaluator: Evaluator, found: Evaluation, categories: Sequence[Mapping[str, Any]]
+) -> CocoMetrics:
+    columns = {number: c for c, number in enumerate(sorted({row["id"] for row in categories}))}
     return CocoMetrics(
-        **{name: _figure(value) for name, value in zip(FIGURES, evaluation.stats, strict=True)},
-        ap_by_iou=tuple(_mean(precision_RC) for precision_RC in precision_TRC),
+        **{name: _figure(value) for name, value in zip(FIGURES, found.stats, strict=True)},
+        ap_by_iou=tuple(_mean(precision_RC) for precision_RC in found.precision),
         class_ap=tuple(
-            ClassAp(int(category["id"]), str(category["name"]), _mean(precision_TRC[:, :, column]))
-            for column, category in enumerate(categories)
+            ClassAp(int(row["id"]), str(row["name"]), _mean(found.precision[:, :, column]))
+            for row in categories
+            for column in [columns[row["id"]]]
         ),
-        images=len(evaluation.params.imgIds),
+        images=found.images,
+        evaluator=evaluator,
     )
 
 
@@ -199,7 +187,7 @@ def _area_scale(document: dict[str, Any]) -> float:
 
 
 def _numbered(number: int, row: Mapping[str, Any], area_scale: float = 1.0) -> dict[str, Any]:
-    """Return what pycocotools reads of a box, with an id from 1 and a default for the rest."""
+    """Return what an evaluator reads of a box, with an id from 1 and a default for the rest."""
     _, _, width, height = row["bbox"]
     known = {key: row[key] for key in ("image_id", "category_id", "bbox")}
     area = row.get("area", width * height * area_scale)
@@ -207,12 +195,9 @@ def _numbered(number: int, row: Mapping[str, Any], area_scale: float = 1.0) -> d
     return {**known, **score, "id": number + 1, "area": area, "iscrowd": row.get("iscrowd", 0)}
 
 
-def _coco(document: dict[str, Any], boxes: list[dict[str, Any]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
+def _with_boxes(document: dict[str, Any], boxes: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
         "images": document["images"],
         "categories": document["categories"],
         "annotations": boxes,
     }
-    coco.createIndex()
-    return coco

@@ -1,6 +1,7 @@
-"""Detections as COCO's list of results: original category ids, boxes as x, y, width, height."""
+"""What evaluations share: detections as COCO's list of results, and AP of a class."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 from ldkit.ops.boxes import xyxy_to_xywh
@@ -14,6 +15,15 @@ class CocoResult(TypedDict):
     category_id: int
     bbox: list[float]
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAp:
+    """AP of one class; `None` where there are no objects of it."""
+
+    category_id: int
+    name: str
+    ap: float | None
 
 
 def coco_results(

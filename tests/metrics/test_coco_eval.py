@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ldkit.errors import DataError
+from ldkit.metrics.coco_backend import Evaluator
 from ldkit.metrics.coco_eval import FIGURES, evaluate_coco
 from ldkit.metrics.results import CocoResult
 
@@ -45,9 +46,15 @@ def perfect(annotations: list[dict[str, Any]]) -> list[CocoResult]:
 
 
 @pytest.mark.golden
-def test_the_twelve_figures_and_the_classes_are_those_of_pycocotools() -> None:
-    metrics = evaluate_coco(TRUTH, golden_results())
-    assert list(metrics.figures().values()) == EXPECTED["stats"]
+@pytest.mark.parametrize(
+    ("evaluator", "last_bit"), [("pycocotools", 0.0), ("faster-coco-eval", 2.3e-16)]
+)
+def test_the_twelve_figures_and_the_classes_are_those_of_pycocotools(
+    evaluator: Evaluator, last_bit: float
+) -> None:
+    metrics = evaluate_coco(TRUTH, golden_results(), evaluator=evaluator)
+    assert metrics.evaluator == evaluator
+    assert list(metrics.figures().values()) == pytest.approx(EXPECTED["stats"], rel=0, abs=last_bit)
     assert tuple(metrics.figures()) == FIGURES
     by_class = [found.ap for found in metrics.class_ap]
     assert by_class == pytest.approx(EXPECTED["per_class_AP"], rel=1e-14)
