@@ -32,14 +32,16 @@ def detect(
     planned = canvas_batches(index.records, draw, keys, recipe.eval.batch_size)
     settings = assemble.decode_settings(recipe.eval)
     found: dict[int, Detections] = {}
+    dataset = ViewDataset(index.records, draw)
     was_training = model.training
     model.eval()
-    dataset = ViewDataset(index.records, draw)
-    for batch in load_batches(dataset, planned, recipe.data.workers, device):
-        images = normalise(batch.pixels, resized_sizes(batch.views, device))
-        answers = decode(model(images), model.grid, batch.canvas_hw, batch.views, settings)
-        found.update(zip([key.image_id for key in batch.keys], answers, strict=True))
-        yield Progress(len(found), len(keys), "images")
-    model.train(was_training)
+    try:
+        for batch in load_batches(dataset, planned, recipe.data.workers, device):
+            images = normalise(batch.pixels, resized_sizes(batch.views, device))
+            answers = decode(model(images), model.grid, batch.canvas_hw, batch.views, settings)
+            found.update(zip([key.image_id for key in batch.keys], answers, strict=True))
+            yield Progress(len(found), len(keys), "images")
+    finally:
+        model.train(was_training)
     ordered = {image_id: found[image_id] for image_id in index.records}
     return coco_results(ordered, [category.id for category in index.categories])

@@ -6,6 +6,7 @@ drawn. Everything a run leaves on disk is written here.
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,19 @@ from ldkit import __version__
 from ldkit.data.coco import CocoIndex, Record, training_records
 from ldkit.data.dataset import DrawView, ViewDataset, load_batches
 from ldkit.data.sampler import batches_per_epoch, epoch_batches
-from ldkit.errors import UsageError
+from ldkit.errors import DataError, UsageError
 from ldkit.jobs import assemble
 from ldkit.jobs.evaluate import Target, score
 from ldkit.jobs.progress import Message, Note
 from ldkit.jobs.runs import RunFolder, begin, claim
-from ldkit.models.checkpoint_file import ModelFile, refuse_unknown_ending, write_model
+from ldkit.models.checkpoint_file import ModelFile, read_model, refuse_unknown_ending, write_model
 from ldkit.models.gfl import Detector
 from ldkit.ops.pixels import normalise
 from ldkit.recipe.schema import Recipe
 from ldkit.structures import Batch, LossTerms, Predictions, ViewKey, resized_sizes
 from ldkit.training.checkpoint import TrainState, latest, read_state, write_state
 from ldkit.training.events import Evaluated, Event, Saved, Step
-from ldkit.training.journal import Journal
+from ldkit.training.journal import Journal, read_journal
 from ldkit.training.loop import Course, fit
 
 Objective = Callable[[Predictions, Batch], LossTerms]
@@ -82,11 +83,12 @@ def train(
         TrainingError: Training stopped; the last checkpoint stays.
     """
     run = claim(task.folder, task.recipe, resume=task.resume)
-    if run.is_finished:
-        yield Note(f"{run.path} is finished already; nothing was trained.")
-        return
     if task.out is not None:
         _refuse_out(task.out)
+    if run.is_finished:
+        yield Note(f"{run.path} is finished already; nothing was trained.")
+        _write_out(task, read_model(run.model))
+        return
     state = _initial_state(task, len(material.index.categories))
     begin(run, task.recipe)
     newest = latest(run.checkpoints)
@@ -95,15 +97,20 @@ def train(
         yield Note(f"Going on from step {state.step} ({newest}).")
     for note in material.index.notes:
         yield Note(note)
-    with Journal(run.journal, step=state.step) as journal:
-        for message in _steps(task, run, state, material, objective, watched):
+    steps = _steps(task, run, state, material, objective, watched)
+    with Journal(run.journal, step=state.step) as journal, closing(steps):
+        for message in steps:
             if isinstance(message, Event):
                 journal.write(message)
             yield message
     file = _model_file(task, state, material.index, lineage or {})
+    _write_out(task, file)
+    write_model(run.model, file)
+
+
+def _write_out(task: Task, file: ModelFile) -> None:
     if task.out is not None:
         write_model(task.out, file)
-    write_model(run.model, file)
 
 
 def _refuse_out(path: Path) -> None:
@@ -145,11 +152,14 @@ def _steps(
 ) -> Generator[Message, None, None]:
     """Yield the loop's events, and save and evaluate where the recipe says so.
 
-    Whatever ends the run early between two events (Ctrl-C, a closed terminal) leaves a checkpoint.
+    What ends the run early between two events leaves a checkpoint: Ctrl-C, a closed terminal, an
+    image that cannot be read. A run that goes on makes up for an evaluation that was cut short.
     """
     planned = course(task.recipe, material.records)
-    keep = task.recipe.train.keep
+    keep, every = task.recipe.train.keep, task.recipe.train.checkpoint_every_steps
     try:
+        if _is_evaluation_due(task.recipe, state.step, planned) and not _is_evaluated(run, state):
+            yield from _evaluated(task, run, state)
         for event in _fit(task, state, material, objective, watched):
             yield event
             if not isinstance(event, Step):
@@ -157,9 +167,9 @@ def _steps(
             # A resumed run goes on after its checkpoint, so what belongs before comes before.
             if _is_evaluation_due(task.recipe, event.step, planned):
                 yield from _evaluated(task, run, state)
-            if event.step % task.recipe.train.checkpoint_every_steps == 0:
+            if event.step % every == 0 or event.step == planned.total_steps:
                 yield _saved(run, state, keep)
-    except (KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit, DataError):
         if state.step:
             _saved(run, state, keep)
         raise
@@ -206,9 +216,15 @@ def _saved(run: RunFolder, state: TrainState, keep: int) -> Saved:
 
 def _is_evaluation_due(recipe: Recipe, step: int, planned: Course) -> bool:
     every = recipe.eval.every_epochs
-    if every is None or recipe.data.val is None:
+    if every is None or recipe.data.val is None or step == 0:
         return False
     return step % (every * planned.steps_per_epoch) == 0 or step == planned.total_steps
+
+
+def _is_evaluated(run: RunFolder, state: TrainState) -> bool:
+    """Say whether the journal tells of an evaluation at this very step."""
+    told = read_journal(run.journal)
+    return any(isinstance(event, Evaluated) and event.step == state.step for event in told)
 
 
 def _evaluated(task: Task, run: RunFolder, state: TrainState) -> Generator[Message, None, None]:
