@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int64
 
 from ldkit.data.columns import (
     BoxColumns,
+    CategoryColumns,
     ImageColumns,
     box_columns,
     category_columns,
@@ -59,7 +60,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CocoIndex:
-    """The content of a COCO file, checked: every image exists and every box can be used.
+    """The content of a COCO file (or of VOC sets), checked: images exist and boxes can be used.
 
     `records` are sorted by image id, images without boxes included. `fingerprint` changes exactly
     when an image, a category or a box does (not with captions, outlines or the order of images).
@@ -116,11 +117,23 @@ class CocoIndex:
         boxes = box_columns(rows, images, categories, problems)
         usable, notes = usable_boxes(boxes, images, bad_boxes, problems)
         refuse(annotations, problems)
-        records, digest = _records(folder, images, usable)
+        return cls.of(folder, categories, images, usable, int(boxes.is_crowd.sum()), notes)
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        categories: CategoryColumns,
+        images: ImageColumns,
+        boxes: BoxColumns,
+        crowds: int,
+        notes: tuple[str, ...],
+    ) -> "CocoIndex":
+        """Return the index of columns that are known to be right; `boxes` are the usable ones."""
+        records, digest = _records(folder, images, boxes)
         named = tuple(map(Category, categories.ids.tolist(), categories.names))
         listing = [[asdict(category) for category in named], images.names]
         listing += [images.ids.tolist(), images.hw.tolist(), digest]
-        crowds = int(boxes.is_crowd.sum())
         return cls(records, named, fingerprint(listing), crowds, notes)
 
     @property

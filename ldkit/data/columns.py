@@ -97,7 +97,7 @@ def _file_names(
     if not folder.is_dir():
         problems.append(Problem(1, (f"the image folder {folder} does not exist.",), ""))
         return [str(path) for path in paths]
-    is_absent = _absent(folder, paths)
+    is_absent = absent_files(folder, paths)
     problems += found(
         is_absent & is_text & ~is_outside,
         lambda row: f"{name(row)}: the file is missing in {folder}.",
@@ -106,7 +106,7 @@ def _file_names(
     return [str(path) for path in paths]
 
 
-def _absent(folder: Path, paths: Sequence[PurePosixPath]) -> Bool[np.ndarray, "N"]:
+def absent_files(folder: Path, paths: Sequence[PurePosixPath]) -> Bool[np.ndarray, "N"]:
     """Say which files are missing. Lists each folder once: asking per file takes minutes."""
     listed: dict[PurePosixPath, set[str]] = {}
     for parent in {path.parent for path in paths if ".." not in path.parts}:
