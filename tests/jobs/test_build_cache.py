@@ -1,0 +1,171 @@
+"""A cache build may die at any time: it goes on, and ends in the same bytes."""
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ldkit.cache.folder import CacheFolder, missing_shards
+from ldkit.cache.info import info
+from ldkit.cache.reader import CacheReader
+from ldkit.errors import CacheIncomplete
+from ldkit.jobs import build_cache
+from ldkit.jobs.progress import Note, Progress
+from ldkit.recipe.load import dump_recipe
+from ldkit.recipe.schema import Recipe
+from tests.jobs.conftest import MAY_FORK, World
+from tests.jobs.tiny import ROOT, environment, finish, python, snapshot, told, until
+
+SMALL = ("cache.shard_mb=0.003", "cache.batch_size=2")
+"""A few views in each shard."""
+
+SLOW_CHILD = """
+import sys, time
+from pathlib import Path
+import ldkit.jobs.build_cache as job
+from ldkit.recipe.load import load_recipe
+forward = job.rows_of_group
+job.rows_of_group = lambda *given: (time.sleep(0.02), forward(*given))[1]
+recipe = load_recipe(sys.argv[1]).recipe
+print("begin", flush=True)
+for message in job.run(recipe, device="cpu"):
+    pass
+"""
+
+
+def build(recipe: Recipe) -> None:
+    finish(build_cache.run(recipe, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The bytes of an undisturbed build."""
+    folder = tmp_path_factory.mktemp("whole") / "cache"
+    build(world.student(*SMALL, cache=folder))
+    found = snapshot(folder)
+    assert len(found) >= 2 * 4 + 2
+    return found
+
+
+@pytest.mark.law
+def test_a_build_killed_at_random_times_ends_in_the_same_bytes(
+    world: World, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    folder, dice = tmp_path / "cache", random.Random(time.time_ns())
+    recipe = world.student(*SMALL, cache=folder)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    for _ in range(2):
+        with subprocess.Popen(
+            python(SLOW_CHILD, tmp_path / "recipe.yaml"),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begin\n"
+            time.sleep(dice.uniform(0.02, 0.25))
+            receipts = set(folder.glob("shards/0*.json"))
+            process.kill()
+        left = snapshot(folder)
+        assert "manifest.json" not in left
+        assert receipts <= set(folder.glob("shards/0*.json"))
+        assert {name: whole[name] for name in left if ".tmp" not in name} == {
+            name: content for name, content in left.items() if ".tmp" not in name
+        }
+    build(recipe)
+    assert snapshot(folder) == whole
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("shards", [0, 1, 3])
+def test_a_stopped_build_goes_on_with_what_is_missing(
+    world: World, tmp_path: Path, whole: dict[str, bytes], shards: int
+) -> None:
+    folder = CacheFolder(tmp_path)
+    recipe = world.student(*SMALL, cache=tmp_path)
+    job = build_cache.run(recipe, device="cpu")
+    until(job, lambda _: len(list(folder.shards.glob("*.json"))) == shards)
+    job.close()
+    with pytest.raises(CacheIncomplete):
+        CacheReader.open_(tmp_path)
+    plan = build_cache.order(recipe).plan
+    assert missing_shards(folder, plan) == list(range(shards, plan.shards))
+    finished = {path: path.stat().st_mtime_ns for path in folder.shards.glob("*")}
+    note, *progress = told(build_cache.run(recipe, device="cpu"))
+    if shards:
+        text = f"Going on: {shards} of {plan.shards} shards of {tmp_path} are complete."
+        assert note == Note(text)
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    views = sum(len(plan.views_of(shard)) for shard in range(shards, plan.shards))
+    assert progress[-1] == Progress(views, views, "views")
+    assert snapshot(tmp_path) == whole
+
+
+@pytest.mark.law
+def test_a_lost_shard_alone_is_built_anew(
+    world: World, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    recipe = world.student(*SMALL, cache=tmp_path)
+    build(recipe)
+    CacheFolder(tmp_path).shard(1).unlink()
+    build(recipe)
+    assert snapshot(tmp_path) == whole
+
+
+@pytest.mark.contract
+def test_a_complete_cache_is_left_as_it_is(world: World, tmp_path: Path) -> None:
+    recipe = world.student(cache=tmp_path)
+    build(recipe)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    content = snapshot(tmp_path)
+    (note,) = told(build_cache.run(recipe, device="cpu"))
+    assert note == Note(f"{tmp_path} is complete already.")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert snapshot(tmp_path) == content
+
+
+@pytest.mark.law
+@MAY_FORK
+def test_other_processes_that_load_change_no_byte(
+    world: World, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    build(world.student(*SMALL, "data.workers=2", cache=tmp_path))
+    assert snapshot(tmp_path) == whole
+
+
+@pytest.mark.contract
+def test_the_size_is_known_before_anything_runs(world: World, tmp_path: Path) -> None:
+    recipe = world.student(*SMALL, cache=tmp_path / "cache")
+    order = build_cache.order(recipe)
+    assert not order.folder.exists()
+    build(recipe)
+    found = info(order.folder)
+    assert found.plan == order.plan
+    assert found.views == len(order.keys) == 20
+    assert found.rows_per_view == pytest.approx(order.size.rows_per_view)
+    columns = sum(size for name, size in found.column_bytes.items() if name.startswith("main."))
+    assert order.main_bytes_per_view == pytest.approx(
+        (columns - found.column_bytes["main.offsets"]) / found.views, rel=0.01
+    )
+    assert order.dense_bytes_per_view == pytest.approx(found.dense_bytes / found.views)
+
+
+@pytest.mark.contract
+def test_an_outline_says_what_would_be_built_and_what_is_left(world: World, tmp_path: Path) -> None:
+    recipe = world.student(*SMALL, cache=tmp_path / "cache")
+    shards = build_cache.order(recipe).plan.shards
+    facts = build_cache.outline(recipe)
+    assert facts["cache"] == str(tmp_path / "cache")
+    assert facts["views"] == "20 of 10 images"
+    assert facts["shards"] == f"{shards} to build of {shards}"
+    assert not (tmp_path / "cache").exists()
+    build(recipe)
+    assert build_cache.outline(recipe)["shards"] == f"0 to build of {shards}"
+
+
+@pytest.mark.contract
+def test_columns_that_a_recipe_leaves_out_are_not_stored(world: World, tmp_path: Path) -> None:
+    build(world.student("cache.main.cls_logits=null", cache=tmp_path))
+    assert "main.cls_logits" not in info(tmp_path).column_bytes
