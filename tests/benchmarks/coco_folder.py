@@ -1,11 +1,17 @@
 """Where a COCO folder keeps its images and boxes, for benchmarks that take one as argument."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-from ldkit.recipe.schema import Split
+
+class CocoFiles(NamedTuple):
+    """One split, below its folder: where its images are, and its JSON file."""
+
+    images: str
+    annotations: str
 
 
-def splits(root: Path) -> list[Split]:
+def splits(root: Path) -> list[CocoFiles]:
     """Return every split with boxes: annotations/instances_NAME.json, images in NAME or images.
 
     Raises:
@@ -15,13 +21,13 @@ def splits(root: Path) -> list[Split]:
     for file in sorted((root / "annotations").glob("instances_*.json")):
         name = file.stem.removeprefix("instances_")
         images = name if (root / name).is_dir() else "images"
-        found.append(Split(images=images, annotations=file.relative_to(root).as_posix()))
+        found.append(CocoFiles(images, file.relative_to(root).as_posix()))
     if not found:
         raise SystemExit(f"{root}: no annotations/instances_*.json")
     return found
 
 
-def train_split(root: Path) -> Split:
+def train_split(root: Path) -> CocoFiles:
     """Return the split to train on: the first whose name begins with train, else the first."""
     found = splits(root)
     return next((split for split in found if "instances_train" in split.annotations), found[0])
