@@ -11,6 +11,7 @@ from torch import nn
 
 from ldkit.data.augment import ViewPolicy
 from ldkit.data.coco import CocoIndex
+from ldkit.data.voc import read_voc
 from ldkit.errors import CheckpointError, UsageError
 from ldkit.models import gfl
 from ldkit.models.backbone import small_backbone, timm_backbone
@@ -19,9 +20,10 @@ from ldkit.models.fpn import Fpn
 from ldkit.objectives.distill import MainLdSettings
 from ldkit.objectives.gfl import GflSettings
 from ldkit.ops.decode import DecodeSettings
+from ldkit.recipe.data import CocoSplit, Data, Split, VocSplit
 from ldkit.recipe.detector import Detector, SmallBackbone, TimmBackbone
 from ldkit.recipe.objective import MainLocalization, Objective
-from ldkit.recipe.schema import AdamW, Cosine, Data, Eval, Milestones, Sgd, Split, Views
+from ldkit.recipe.schema import AdamW, Cosine, Eval, Milestones, Sgd, Views
 from ldkit.structures import Grid
 from ldkit.training import optimizer as optimizers
 from ldkit.training.schedule import CosineSchedule, MilestoneSchedule, Schedule
@@ -55,7 +57,24 @@ def _no_device(message: str) -> UsageError:
 def index(data: Data, split: Split) -> CocoIndex:
     """Return the images and boxes of a split, checked."""
     root = Path(data.root)
-    return CocoIndex.read(root / split.images, root / split.annotations, data.bad_boxes)
+    match split:
+        case CocoSplit(images=images, annotations=annotations):
+            return CocoIndex.read(root / images, root / annotations, data.bad_boxes)
+        case VocSplit(sets=sets):
+            return read_voc(root, sets, data.bad_boxes).index
+        case _:
+            assert_never(split)
+
+
+def place(data: Data, split: Split) -> str:
+    """Return where the boxes of a split are written, in words."""
+    match split:
+        case CocoSplit(annotations=annotations):
+            return str(Path(data.root) / annotations)
+        case VocSplit(sets=sets):
+            return f"{data.root}: {' + '.join(sets)}"
+        case _:
+            assert_never(split)
 
 
 def view_policy(views: Views, seed: int) -> ViewPolicy:

@@ -20,7 +20,8 @@ from ldkit.metrics.submission import Submission, write_submission
 from ldkit.models.checkpoint_file import ModelFile, read_model
 from ldkit.models.gfl import Detector
 from ldkit.recipe.load import override
-from ldkit.recipe.schema import Recipe, Split
+from ldkit.recipe.data import Split
+from ldkit.recipe.schema import Recipe
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 SPLITS = ("val", "test-dev", "train")

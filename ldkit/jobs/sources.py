@@ -53,11 +53,10 @@ def coverage(recipe: Recipe) -> Coverage:
 
 def data_source(recipe: Recipe, index: CocoIndex) -> Source:
     """Return the identity of the training images and boxes."""
-    split = recipe.data.train
     return Source(
         fingerprint=index.fingerprint,
         facts={
-            "annotations": str(Path(recipe.data.root) / split.annotations),
+            "annotations": assemble.place(recipe.data, recipe.data.train),
             "images": len(index.records),
             "classes": len(index.categories),
         },

@@ -7,10 +7,14 @@ wins. A path is a tuple of keys, with numbers for the entries of lists.
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ldkit.recipe.data import split_kind
 from ldkit.recipe.detector import backbone_kind
 
 Scalar = str | int | float | bool | None
 KeyPath = tuple[str | int, ...]
+
+SPLITS = ("train", "val", "test_dev")
+"""Sections that are of a kind even where it is not written; the loop's `train` has none at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +109,13 @@ def merge(lower: Node, upper: Node, key: str = "") -> Node:
 
 def _changes_kind(key: str, lower: dict[str, Node], upper: dict[str, Node]) -> bool:
     tag = "name" if key == "backbone" else "kind"
-    if tag not in lower or tag not in upper:
+    if tag not in upper or (tag not in lower and key not in SPLITS):
         return False
-    kinds = [_kind(key, side[tag].value) for side in (lower, upper)]
-    return kinds[0] != kinds[1]
+    return _kind(key, lower.get(tag)) != _kind(key, upper[tag])
 
 
-def _kind(key: str, tag: object) -> object:
-    return backbone_kind({"name": tag}) if key == "backbone" else tag
+def _kind(key: str, tag: Node | None) -> object:
+    value = None if tag is None else tag.value
+    if key == "backbone":
+        return backbone_kind({"name": value})
+    return split_kind({"kind": value}) if key in SPLITS else value

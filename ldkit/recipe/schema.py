@@ -10,33 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from pydantic import NonNegativeInt as Count
 
+from ldkit.recipe.data import Data
 from ldkit.recipe.detector import Detector
 from ldkit.recipe.objective import Objective
 from ldkit.recipe.section import Fraction, PositiveFloat, Section
-
-
-class Split(Section):
-    """One set of images."""
-
-    images: str
-    """Folder of the images, below `data.root`."""
-    annotations: str
-    """COCO JSON, below `data.root`."""
-
-
-class Data(Section):
-    """Where the images are."""
-
-    root: str = "data/coco"
-    """Folder that holds the data set."""
-    train: Split = Split(images="train2017", annotations="annotations/instances_train2017.json")
-    val: Split | None = Split(images="val2017", annotations="annotations/instances_val2017.json")
-    test_dev: Split | None = None
-    """Images without annotations, for a test server."""
-    bad_boxes: Literal["refuse", "drop"] = "refuse"
-    """What to do with boxes that lie outside their image or have a negative size."""
-    workers: Count = 2
-    """Processes that load images; 0 loads in the main process."""
 
 
 class Views(Section):
@@ -201,6 +178,31 @@ class Eval(Section):
     """Images that are evaluated at once."""
 
 
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Expect(Section):
+    """What a paper or an earlier run reports for this recipe on `data.val`, in percent.
+
+    Nothing depends on it; `ldkit eval` shows the distance.
+    """
+
+    ap: Percent
+    """AP, the mean over the IoU thresholds."""
+    ap50: Percent | None = None
+    """AP at IoU .50."""
+    ap75: Percent | None = None
+    """AP at IoU .75."""
+    ap_small: Percent | None = None
+    """AP of small objects."""
+    ap_medium: Percent | None = None
+    """AP of medium objects."""
+    ap_large: Percent | None = None
+    """AP of large objects."""
+    ar100: Percent | None = None
+    """Recall with 100 boxes per image."""
+
+
 class Recipe(Section):
     """The document of one run."""
 
@@ -221,6 +223,7 @@ class Recipe(Section):
     schedule: Annotated[Milestones | Cosine, Field(discriminator="kind")]
     train: Train = Train()
     eval: Eval = Eval()
+    expect: Expect | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Recipe":
