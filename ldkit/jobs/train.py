@@ -5,8 +5,7 @@ drawn. Everything a run leaves on disk is written here.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,12 +96,8 @@ def train(
         yield Note(f"Going on from step {state.step} ({newest}).")
     for note in material.index.notes:
         yield Note(note)
-    steps = _steps(task, run, state, material, objective, watched)
-    with Journal(run.journal, step=state.step) as journal, closing(steps):
-        for message in steps:
-            if isinstance(message, Event):
-                journal.write(message)
-            yield message
+    with Journal(run.journal, step=state.step) as journal:
+        yield from _steps(task, run, state, material, objective, watched, journal)
     file = _model_file(task, state, material.index, lineage or {})
     _write_out(task, file)
     write_model(run.model, file)
@@ -149,8 +144,9 @@ def _steps(
     material: Material,
     objective: Objective,
     watched: tuple[str, ...],
+    journal: Journal,
 ) -> Generator[Message, None, None]:
-    """Yield the loop's events, and save and evaluate where the recipe says so.
+    """Yield the loop's events, written down, and save and evaluate where the recipe says so.
 
     What ends the run early between two events leaves a checkpoint: Ctrl-C, a closed terminal, an
     image that cannot be read. A run that goes on makes up for an evaluation that was cut short.
@@ -159,20 +155,29 @@ def _steps(
     keep, every = task.recipe.train.keep, task.recipe.train.checkpoint_every_steps
     try:
         if _is_evaluation_due(task.recipe, state.step, planned) and not _is_evaluated(run, state):
-            yield from _evaluated(task, run, state)
-        for event in _fit(task, state, material, objective, watched):
+            yield from _written(journal, _evaluated(task, run, state))
+        # A step is saved only after it was written down, or the journal would lack its line.
+        for event in _written(journal, _fit(task, state, material, objective, watched)):
             yield event
             if not isinstance(event, Step):
                 continue
             # A resumed run goes on after its checkpoint, so what belongs before comes before.
             if _is_evaluation_due(task.recipe, event.step, planned):
-                yield from _evaluated(task, run, state)
+                yield from _written(journal, _evaluated(task, run, state))
             if event.step % every == 0 or event.step == planned.total_steps:
-                yield _saved(run, state, keep)
+                yield from _written(journal, [_saved(run, state, keep)])
     except (KeyboardInterrupt, GeneratorExit, DataError):
         if state.step:
             _saved(run, state, keep)
         raise
+
+
+def _written(journal: Journal, messages: Iterable[Message]) -> Generator[Message, None, None]:
+    """Yield the messages, each event after it was written to the journal."""
+    for message in messages:
+        if isinstance(message, Event):
+            journal.write(message)
+        yield message
 
 
 def _fit(

@@ -12,6 +12,7 @@ from ldkit.cache.info import info
 from ldkit.cache.reader import CacheReader
 from ldkit.errors import CacheIncomplete
 from ldkit.jobs import build_cache
+from ldkit.jobs.facts import Fact
 from ldkit.jobs.progress import Note, Progress
 from ldkit.recipe.load import dump_recipe
 from ldkit.recipe.schema import Recipe
@@ -158,11 +159,15 @@ def test_an_outline_says_what_would_be_built_and_what_is_left(world: World, tmp_
     shards = build_cache.order(recipe).plan.shards
     facts = build_cache.outline(recipe)
     assert facts["cache"] == str(tmp_path / "cache")
-    assert facts["views"] == "20 of 10 images"
-    assert facts["shards"] == f"{shards} to build of {shards}"
+    assert facts["views"] == Fact("20 of 10 images", {"count": 20, "images": 10})
+    assert facts["shards"] == to_build(shards, shards)
     assert not (tmp_path / "cache").exists()
     build(recipe)
-    assert build_cache.outline(recipe)["shards"] == f"0 to build of {shards}"
+    assert build_cache.outline(recipe)["shards"] == to_build(0, shards)
+
+
+def to_build(missing: int, shards: int) -> Fact:
+    return Fact(f"{missing} to build of {shards}", {"missing": missing, "of": shards})
 
 
 @pytest.mark.contract
