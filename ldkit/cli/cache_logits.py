@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ldkit.cli import console
+from ldkit.cli import console, progress
 from ldkit.cli.options import Device, DryRun, Json, Overrides, RecipeName
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.table import DEFAULT_CACHE_RECIPE, cache_recipe
@@ -43,9 +43,9 @@ def cache_logits(
     document = load_recipe(recipe or DEFAULT_CACHE_RECIPE, overrides or [], flags)
 
     if dry_run:
-        console.show_facts(job.outline(document.recipe), as_json=as_json)
+        console.show_facts(job.outline(document.recipe, device), as_json=as_json)
         return
-    console.show("cache", job.run(document.recipe, device=device))
+    progress.show("cache", job.run(document.recipe, device=device))
     from ldkit.jobs.cache_info import facts
 
     console.show_facts(facts(job.cache_folder(document.recipe)), as_json=as_json)

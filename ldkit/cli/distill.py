@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ldkit.cli import console
+from ldkit.cli import console, progress
 from ldkit.cli.options import Device, DryRun, Json, OutFile, Overrides, RecipeName, Resume
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.table import student_recipe
@@ -54,11 +54,12 @@ def distill(
         console.say(f"Taking the cache {found}, the only sealed one.")
         flags["cache.path"] = ("caches/", str(found))
     document = load_recipe(chosen.name, overrides or [], flags)
-    source = job.Source.ONLINE if online else job.Source.CACHE
-    if dry_run:
-        console.show_facts(job.outline(document.recipe, source, device), as_json=as_json)
-        return
     run = Path("runs") / document.recipe.name
+    source = job.Source.ONLINE if online else job.Source.CACHE
     options = job.Options(source=source, device=device, resume=resume, out=out)
-    console.show(document.recipe.name, job.run(document.recipe, run, options))
+    if dry_run:
+        facts = job.outline(document.recipe, run, options)
+        console.show_facts(facts, as_json=as_json)
+        return
+    progress.show(document.recipe.name, job.run(document.recipe, run, options))
     console.show_facts({"run": str(run), "model": str(out or run / "model.pt")}, as_json=as_json)

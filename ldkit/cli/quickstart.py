@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ldkit.cli import console
+from ldkit.cli import console, progress
 from ldkit.cli.options import Json
 
 
@@ -21,12 +21,11 @@ def quickstart(
     """Draw shapes, train a teacher, cache it, train a student with and without it, compare."""
     from ldkit.jobs import quickstart as job
 
-    result = console.show_stages(job.run(out, seeds=seeds))
+    result = progress.show_stages(job.run(out, seeds=seeds))
     if as_json:
         console.print_json(result.as_dict())
         return
     console.print_table(result.title, ["", *result.columns], result.rows)
-    console.out.print()
+    console.print_text()
     console.show_facts(result.facts, as_json=False)
-    console.out.print()
-    console.out.print(result.caveat)
+    console.print_text(f"\n{result.caveat}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ldkit.cli import console
+from ldkit.cli import console, progress
 from ldkit.cli.options import Device, DryRun, Json, OutFile, Overrides, RecipeName, Resume
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.table import teacher_recipe
@@ -35,11 +35,11 @@ def train(
         out = Path(f"{chosen.arch}.pt")
     from ldkit.jobs import train_teacher as job
 
+    run = Path("runs") / document.recipe.name
     if dry_run:
-        facts = job.outline(document.recipe, device)
+        facts = job.outline(document.recipe, run, device=device, resume=resume, out=out)
         console.show_facts(facts, as_json=as_json)
         return
-    run = Path("runs") / document.recipe.name
     messages = job.run(document.recipe, run, device=device, resume=resume, out=out)
-    console.show(document.recipe.name, messages)
+    progress.show(document.recipe.name, messages)
     console.show_facts({"run": str(run), "model": str(out or run / "model.pt")}, as_json=as_json)

@@ -20,6 +20,7 @@ from ldkit.data.dataset import ViewDataset, load_batches
 from ldkit.errors import UsageError
 from ldkit.jobs import assemble, sources
 from ldkit.jobs.canvases import canvas_batches
+from ldkit.jobs.facts import Fact, Facts, size
 from ldkit.jobs.progress import Message, Note, Progress
 from ldkit.jobs.size_estimate import Estimate, estimate
 from ldkit.jobs.teacher_rows import rows_of_group
@@ -88,8 +89,8 @@ def order(recipe: Recipe) -> Order:
 
 def run(recipe: Recipe, *, device: str = "auto") -> Generator[Message, None, None]:
     """Yield progress; build what is missing, then seal. Finished work is never done twice."""
-    todo = order(recipe)
     place = assemble.device(device)
+    todo = order(recipe)
     teacher = load_teacher(
         Path(_sections(recipe)[1]), place, channels_last=recipe.train.channels_last
     )
@@ -189,8 +190,9 @@ def _sections(recipe: Recipe) -> tuple[Cache, Path]:
     return recipe.cache, Path(recipe.teacher.checkpoint)
 
 
-def outline(recipe: Recipe) -> dict[str, str]:
+def outline(recipe: Recipe, device: str = "auto") -> Facts:
     """Return what a build would do: views, shards, disk beside the dense size."""
+    place = assemble.device(device)
     todo = order(recipe)
     views = todo.plan.keys.count
     main, dense = todo.main_bytes_per_view, todo.dense_bytes_per_view
@@ -200,11 +202,22 @@ def outline(recipe: Recipe) -> dict[str, str]:
         plan = read_document(begun.plan, Plan)
         require_same_plan(plan, todo.plan, todo.folder)
         missing = len(missing_shards(begun, plan))
+    images, shards = len(todo.material.records), todo.plan.shards
+    rows, locations = todo.size.rows_per_view, todo.size.locations_per_view
     return {
         "cache": str(todo.folder),
-        "views": f"{views:,} of {len(todo.material.records):,} images",
-        "rows per view": f"{todo.size.rows_per_view:.1f} of {todo.size.locations_per_view:,.0f}",
-        "disk": f"{views * main / 1e6:,.1f} MB ({main / 1e3:.1f} KB a view)",
-        "dense": f"{views * dense / 1e6:,.1f} MB ({dense / 1e3:.1f} KB a view)",
-        "shards": f"{missing} to build of {todo.plan.shards}",
+        "views": Fact(f"{views:,} of {images:,} images", {"count": views, "images": images}),
+        "rows per view": Fact(
+            f"{rows:.1f} of {locations:,.0f} locations", {"main": rows, "locations": locations}
+        ),
+        "disk": _disk(views, main),
+        "dense": _disk(views, dense),
+        "shards": Fact(f"{missing:,} to build of {shards:,}", {"missing": missing, "of": shards}),
+        "device": str(place),
     }
+
+
+def _disk(views: int, bytes_per_view: float) -> Fact:
+    total = views * bytes_per_view
+    text = f"about {size(total)}, {size(bytes_per_view)} a view"
+    return Fact(text, {"bytes": round(total), "bytes_per_view": round(bytes_per_view)})

@@ -1,63 +1,77 @@
-"""`ldkit cache info`: the figures of a cache, in words."""
+"""`ldkit cache info`: the figures of a cache, in words and as values."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
+from ldkit.cache.format import Axes, Source
 from ldkit.cache.info import CacheInfo, info
+from ldkit.jobs.facts import Fact, Facts, aligned, plural, share, size
 
 
-def facts(path: Path) -> dict[str, str]:
+def facts(path: Path) -> Facts:
     """Return what a cache holds, for whom it was made, and what it weighs.
 
     Raises:
         CacheError: There is no cache, or its documents are damaged.
     """
     found = info(path)
-    plan = found.plan
-    axes, sources = plan.axes, plan.sources
-    columns = "  ".join(f"{name} {_size(size)}" for name, size in found.column_bytes.items())
+    plan, sources = found.plan, found.plan.sources
     return {
         "cache": str(path),
         "state": _state(found),
-        "views": f"{found.views:,} of {plan.keys.count:,}",
-        "rows": f"{found.rows:,} of the main region ({found.rows_per_view:.1f} a view)",
+        "views": share(found.views, plan.keys.count),
+        "rows": Fact(
+            f"{found.rows:,} of the main region, {found.rows_per_view:.1f} a view",
+            {"main": found.rows, "main_per_view": round(found.rows_per_view, 3)},
+        ),
         "size": size_beside_dense(found),
-        "columns": columns,
-        "axes": f"{axes.num_classes} classes, {axes.num_bins} bins of {axes.bin_width:g} strides, "
-        f"strides {', '.join(map(str, axes.strides))}, anchors of {axes.anchor_scale:g} strides",
-        "teacher": _source(sources.weights.facts, sources.weights.fingerprint),
-        "data": _source(sources.data.facts, sources.data.fingerprint),
-        "view policy": _source(sources.views.facts, sources.views.fingerprint),
-        "renderer": _source(sources.render.facts, sources.render.fingerprint),
+        "columns": _columns(found.column_bytes),
+        "axes": _axes(plan.axes),
+        "teacher": _source(sources.weights),
+        "data": _source(sources.data),
+        "view policy": _source(sources.views),
+        "renderer": _source(sources.render),
         "written by": f"ldkit {plan.ldkit}",
     }
 
 
-def size_beside_dense(found: CacheInfo) -> str:
+def size_beside_dense(found: CacheInfo) -> Fact:
     """Return the size of a cache beside that of the same logits at every location."""
+    value = {"bytes": found.bytes, "dense_bytes": found.dense_bytes}
     if not found.bytes:
-        return "nothing yet"
-    share = found.dense_bytes / found.bytes
-    return (
-        f"{_size(found.bytes)} (dense in fp16: {_size(found.dense_bytes)}, {share:.0f} times that)"
+        return Fact("nothing yet", value)
+    times = found.dense_bytes / found.bytes
+    dense = f"dense in fp16: {size(found.dense_bytes)}, {times:.0f} times that"
+    return Fact(f"{size(found.bytes)} ({dense})", value)
+
+
+def _state(found: CacheInfo) -> Fact:
+    value = {
+        "sealed": found.is_sealed,
+        "shards": found.shards,
+        "planned_shards": found.plan.shards,
+        "fingerprint": found.fingerprint,
+    }
+    if found.fingerprint is None:
+        return Fact(f"not sealed: {found.shards:,} of {plural(found.plan.shards, 'shard')}", value)
+    shards = plural(found.shards, "shard")
+    return Fact(f"sealed, {shards}, fingerprint {found.fingerprint[:12]}", value)
+
+
+def _columns(column_bytes: dict[str, int]) -> Fact:
+    largest_first = sorted(column_bytes, key=lambda name: -column_bytes[name])
+    text = aligned({name: size(column_bytes[name]) for name in largest_first})
+    return Fact(text, column_bytes)
+
+
+def _axes(axes: Axes) -> Fact:
+    text = (
+        f"{axes.num_classes} classes, {axes.num_bins} bins of {axes.bin_width:g} strides, "
+        f"strides {', '.join(map(str, axes.strides))}, anchors of {axes.anchor_scale:g} strides"
     )
+    return Fact(text, axes.model_dump(mode="json"))
 
 
-def _state(found: CacheInfo) -> str:
-    if found.fingerprint is not None:
-        return f"sealed, {found.shards:,} shards, fingerprint {found.fingerprint[:12]}"
-    return f"not sealed: {found.shards:,} of {found.plan.shards:,} shards are complete"
-
-
-def _source(facts: Mapping[str, object], fingerprint: str) -> str:
-    shown = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
-    return f"{shown} ({fingerprint[:12]})"
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} GB"
+def _source(source: Source) -> Fact:
+    shown = [f"{name} {value}" for name, value in source.facts.items() if value is not None]
+    text = f"{source.fingerprint[:12]}: {', '.join(shown)}"
+    return Fact(text, source.model_dump(mode="json"))

@@ -11,18 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
-import torch
-
 from ldkit.cache.compare import require_fit
 from ldkit.cache.folder import CacheFolder
 from ldkit.cache.reader import CacheReader
 from ldkit.errors import UsageError
 from ldkit.jobs import assemble, sources
 from ldkit.jobs.build_cache import load_teacher
+from ldkit.jobs.facts import Fact, Facts
 from ldkit.jobs.fit_check import check_student
+from ldkit.jobs.outlook import outlook
 from ldkit.jobs.progress import Message
 from ldkit.jobs.teacher_rows import LiveTeacher
-from ldkit.jobs.train import Material, Objective, Task, course, train
+from ldkit.jobs.train import Material, Objective, Task, check_start, train
 from ldkit.jobs.train_teacher import objective as plain_objective
 from ldkit.models.checkpoint_file import read_model
 from ldkit.objectives.distill import ld_main
@@ -71,8 +71,7 @@ def run(recipe: Recipe, folder: Path, options: Options) -> Generator[Message, No
         CacheMismatch: The cache was made for another teacher, data set or view policy.
         CheckpointError: The teacher does not fit the student.
     """
-    check_is_distillation(recipe)
-    task = Task(recipe, folder, assemble.device(options.device), options.resume, options.out)
+    task = _task(recipe, folder, options)
     material = Material.of(recipe)
     if recipe.objective.localization.main is None:
         yield from train(task, material, plain_objective(recipe))
@@ -101,6 +100,39 @@ def run(recipe: Recipe, folder: Path, options: Options) -> Generator[Message, No
     yield from train(
         task, material, objective(recipe, teacher), watched=("ld_main",), lineage=lineage
     )
+
+
+def outline(recipe: Recipe, folder: Path, options: Options) -> Facts:
+    """Return what a distillation would do, after all of its checks; nothing is written.
+
+    Raises:
+        LdkitError: What `run` would raise before its first step.
+    """
+    task = _task(recipe, folder, options)
+    material = Material.of(recipe)
+    facts = outlook(task, material)
+    if recipe.objective.localization.main is None:
+        return facts
+    path = teacher_path(recipe)
+    match options.source:
+        case Source.CACHE:
+            reader = open_cache(recipe, material)
+            known = reader.fingerprint
+            value = {"folder": str(reader.path), "fingerprint": known}
+            facts["cache"] = Fact(f"{reader.path} ({known[:12]})", value)
+        case Source.ONLINE:
+            check_student(recipe, read_model(path), path, material.index)
+            facts["teacher"] = str(path)
+        case _:
+            assert_never(options.source)
+    return facts
+
+
+def _task(recipe: Recipe, folder: Path, options: Options) -> Task:
+    check_is_distillation(recipe)
+    task = Task(recipe, folder, assemble.device(options.device), options.resume, options.out)
+    check_start(task)
+    return task
 
 
 class CheckedCache:
@@ -229,24 +261,3 @@ def only_sealed_cache(root: Path) -> Path:
         hint="Build one with `ldkit cache-logits --teacher FILE`, name one with "
         "`--cache FOLDER`, or run the teacher beside the student with `--online --teacher FILE`.",
     )
-
-
-def outline(recipe: Recipe, source: Source, device: str) -> dict[str, str]:
-    """Return what a distillation would do, after checking that its parts fit."""
-    check_is_distillation(recipe)
-    material = Material.of(recipe)
-    planned = course(recipe, material.records)
-    facts = {
-        "run": f"runs/{recipe.name}",
-        "images": f"{len(material.records):,} of {len(material.index.records):,}",
-        "steps": f"{planned.total_steps:,} ({planned.steps_per_epoch:,} an epoch)",
-        "teacher": str(teacher_path(recipe)),
-        "device": str(assemble.device(device)),
-    }
-    if source is Source.CACHE and recipe.objective.localization.main is not None:
-        reader = open_cache(recipe, material)
-        facts["cache"] = f"{recipe.cache.path if recipe.cache else ''} ({reader.fingerprint[:12]})"
-    torch.manual_seed(recipe.seed)
-    student = assemble.detector(recipe.detector, len(material.index.categories))
-    count = sum(p.numel() for p in student.parameters() if p.requires_grad)
-    return {**facts, "trainable parameters": f"{count:,}"}

@@ -10,6 +10,7 @@ from typing import Any
 from ldkit.cache.info import info
 from ldkit.jobs.cache_info import size_beside_dense
 from ldkit.jobs.evaluate import COLUMNS
+from ldkit.jobs.facts import Fact, Facts, as_json
 
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
 ONE_SEED = (
@@ -26,13 +27,13 @@ class Outcome:
     title: str
     columns: tuple[str, ...]
     rows: list[list[str]]
-    facts: dict[str, str]
+    facts: Facts
     caveat: str
     figures: dict[str, list[dict[str, float | None]]]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values; `figures` are fractions, one entry a seed."""
-        return asdict(self)
+        return asdict(self) | {"facts": as_json(self.facts)}
 
 
 def outcome(
@@ -50,7 +51,7 @@ def outcome(
         rows=rows,
         facts={
             "cache": size_beside_dense(info(cache)),
-            "time": f"{seconds:.0f} s",
+            "time": Fact(f"{seconds:.0f} s", {"seconds": round(seconds, 1)}),
             "written": written,
         },
         caveat=ONE_SEED if seeds == 1 else SEVERAL.format(seeds),

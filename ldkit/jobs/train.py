@@ -18,6 +18,7 @@ from ldkit.data.dataset import DrawView, ViewDataset, load_batches
 from ldkit.data.sampler import batches_per_epoch, epoch_batches
 from ldkit.errors import DataError, UsageError
 from ldkit.jobs import assemble
+from ldkit.jobs.benchmark import Benchmark, benchmark, check_classes
 from ldkit.jobs.evaluate import Target, score
 from ldkit.jobs.progress import Message, Note
 from ldkit.jobs.runs import RunFolder, begin, claim
@@ -36,11 +37,15 @@ Objective = Callable[[Predictions, Batch], LossTerms]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a run trains on: the index, the images that qualify, and how their views are drawn."""
+    """What a run trains on: the index, the images that qualify, and how their views are drawn.
+
+    `validation` is what the run is evaluated on along its way, if it is.
+    """
 
     index: CocoIndex
     records: dict[int, Record]
     draw: DrawView
+    validation: Benchmark | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Material":
@@ -52,6 +57,18 @@ class Material:
     def drawn_by(self, draw: DrawView) -> "Material":
         """Return the same images with another source of views."""
         return replace(self, draw=draw)
+
+    def with_validation(self, recipe: Recipe, model: Path) -> "Material":
+        """Return the same with the images to evaluate on, where the recipe asks for it.
+
+        Raises:
+            DataError: They are not right, or their classes are not the training images'.
+        """
+        if recipe.eval.every_epochs is None or recipe.data.val is None:
+            return self
+        validation = benchmark(recipe.data, "val", recipe.data.val)
+        check_classes(validation.index, self.index.class_names, model)
+        return replace(self, validation=validation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +98,12 @@ def train(
         UsageError: The folder holds another run, or one that may not be continued.
         TrainingError: Training stopped; the last checkpoint stays.
     """
-    run = claim(task.folder, task.recipe, resume=task.resume)
-    if task.out is not None:
-        _refuse_out(task.out)
+    run = check_start(task)
     if run.is_finished:
         yield Note(f"{run.path} is finished already; nothing was trained.")
         _write_out(task, read_model(run.model))
         return
+    material = material.with_validation(task.recipe, run.model)
     state = _initial_state(task, len(material.index.categories))
     begin(run, task.recipe)
     newest = latest(run.checkpoints)
@@ -103,13 +119,26 @@ def train(
     write_model(run.model, file)
 
 
+def check_start(task: Task) -> RunFolder:
+    """Return the folder of the run after checking where it and its model are to go.
+
+    Costs nothing and writes nothing, so it comes before the data set is read.
+
+    Raises:
+        UsageError: The folder or the file is taken, or its name says no format.
+    """
+    run = claim(task.folder, task.recipe, resume=task.resume)
+    if task.out is not None:
+        _refuse_out(task.out)
+    return run
+
+
 def _write_out(task: Task, file: ModelFile) -> None:
     if task.out is not None:
         write_model(task.out, file)
 
 
 def _refuse_out(path: Path) -> None:
-    """Check where the model is to go, before hours of training end there."""
     refuse_unknown_ending(path)
     if path.is_dir():
         raise UsageError(
@@ -155,7 +184,7 @@ def _steps(
     keep, every = task.recipe.train.keep, task.recipe.train.checkpoint_every_steps
     try:
         if _is_evaluation_due(task.recipe, state.step, planned) and not _is_evaluated(run, state):
-            yield from _written(journal, _evaluated(task, run, state))
+            yield from _written(journal, _evaluated(task, run, state, material))
         # A step is saved only after it was written down, or the journal would lack its line.
         for event in _written(journal, _fit(task, state, material, objective, watched)):
             yield event
@@ -163,7 +192,7 @@ def _steps(
                 continue
             # A resumed run goes on after its checkpoint, so what belongs before comes before.
             if _is_evaluation_due(task.recipe, event.step, planned):
-                yield from _written(journal, _evaluated(task, run, state))
+                yield from _written(journal, _evaluated(task, run, state, material))
             if event.step % every == 0 or event.step == planned.total_steps:
                 yield from _written(journal, [_saved(run, state, keep)])
     except (KeyboardInterrupt, GeneratorExit, DataError):
@@ -232,14 +261,16 @@ def _is_evaluated(run: RunFolder, state: TrainState) -> bool:
     return any(isinstance(event, Evaluated) and event.step == state.step for event in told)
 
 
-def _evaluated(task: Task, run: RunFolder, state: TrainState) -> Generator[Message, None, None]:
-    data, model = task.recipe.data, state.model
-    assert data.val is not None
+def _evaluated(
+    task: Task, run: RunFolder, state: TrainState, material: Material
+) -> Generator[Message, None, None]:
+    model, validation = state.model, material.validation
     assert isinstance(model, Detector)
-    goal = Target(task.recipe.name, run.model, task.recipe, run.evaluations)
+    assert validation is not None
+    classes = material.index.class_names
+    goal = Target(task.recipe.name, run.model, classes, task.recipe, run.evaluations)
     began = time.perf_counter()
-    index = assemble.index(data, data.val)
-    scores = yield from score(model, index, goal, "val", task.device)
+    scores = yield from score(model, validation, goal, task.device)
     yield Evaluated(state.step, scores.metrics.figures(), time.perf_counter() - began)
 
 

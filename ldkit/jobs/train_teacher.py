@@ -3,12 +3,12 @@
 from collections.abc import Generator
 from pathlib import Path
 
-import torch
-
 from ldkit.errors import UsageError
 from ldkit.jobs import assemble
+from ldkit.jobs.facts import Facts
+from ldkit.jobs.outlook import outlook
 from ldkit.jobs.progress import Message
-from ldkit.jobs.train import Material, Objective, Task, course, train
+from ldkit.jobs.train import Material, Objective, Task, check_start, train
 from ldkit.objectives.gfl import gfl_terms, gfl_values
 from ldkit.objectives.normalizers import totals
 from ldkit.ops.anchors import anchors, valid_locations
@@ -31,6 +31,28 @@ def run(
         UsageError: The recipe trains a student, or the folder is taken.
         DataError: Something is wrong with the data set.
     """
+    task = _task(recipe, folder, device=device, resume=resume, out=out)
+    yield from train(task, Material.of(recipe), objective(recipe))
+
+
+def outline(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    out: Path | None = None,
+) -> Facts:
+    """Return what a run would do, after all of its checks; nothing is written.
+
+    Raises:
+        LdkitError: What `run` would raise before its first step.
+    """
+    task = _task(recipe, folder, device=device, resume=resume, out=out)
+    return outlook(task, Material.of(recipe))
+
+
+def _task(recipe: Recipe, folder: Path, *, device: str, resume: bool, out: Path | None) -> Task:
     if recipe.model is None:
         raise UsageError(
             "trains a student; a teacher's recipe has a `model` section instead.",
@@ -38,7 +60,8 @@ def run(
             hint="Distill it with `ldkit distill`, or name another recipe (`ldkit recipe list`).",
         )
     task = Task(recipe, folder, assemble.device(device), resume, out)
-    yield from train(task, Material.of(recipe), objective(recipe))
+    check_start(task)
+    return task
 
 
 def objective(recipe: Recipe) -> Objective:
@@ -58,21 +81,3 @@ def objective(recipe: Recipe) -> Objective:
         return gfl_terms(values, totals(rows, values.weight, len(batch.keys)), settings)
 
     return terms
-
-
-def outline(recipe: Recipe, device: str) -> dict[str, str]:
-    """Return what a run would do, without doing it: data, steps, parameters, device."""
-    material = Material.of(recipe)
-    planned = course(recipe, material.records)
-    torch.manual_seed(recipe.seed)
-    model = assemble.detector(recipe.detector, len(material.index.categories))
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    count = sum(parameter.numel() for parameter in parameters)
-    return {
-        "run": f"runs/{recipe.name}",
-        "images": f"{len(material.records):,} of {len(material.index.records):,}",
-        "classes": str(len(material.index.categories)),
-        "steps": f"{planned.total_steps:,} ({planned.steps_per_epoch:,} an epoch)",
-        "trainable parameters": f"{count:,}",
-        "device": str(assemble.device(device)),
-    }
