@@ -54,7 +54,7 @@ def read_tensor_file(path: Path, text_entry: str, wanted: str, hint: str) -> Ten
     Raises:
         CheckpointError: The file is missing, a folder, truncated, or holds something else.
     """
-    _refuse_missing(path, wanted, hint)
+    refuse_missing(path, wanted, hint)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path, text_entry)
@@ -82,7 +82,12 @@ def read_tensor_file(path: Path, text_entry: str, wanted: str, hint: str) -> Ten
     return file
 
 
-def _refuse_missing(path: Path, wanted: str, hint: str) -> None:
+def refuse_missing(path: Path, wanted: str, hint: str) -> None:
+    """Check that there is a file with something in it.
+
+    Raises:
+        CheckpointError: It is absent, a folder, or empty.
+    """
     if path.is_dir():
         problem = f"is a folder, but {wanted} is expected."
     elif not path.is_file():
