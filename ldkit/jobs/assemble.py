@@ -13,7 +13,7 @@ from ldkit.data.augment import ViewPolicy
 from ldkit.data.coco import CocoIndex
 from ldkit.data.voc import read_voc
 from ldkit.errors import CheckpointError, UsageError
-from ldkit.models import gfl
+from ldkit.models import deform, gfl
 from ldkit.models.backbone import small_backbone, timm_backbone
 from ldkit.models.checkpoint_file import ModelFile, load_weights, read_model
 from ldkit.models.fpn import Fpn
@@ -110,6 +110,7 @@ def detector(section: Detector, num_classes: int) -> gfl.Detector:
                 chosen.pretrained,
                 chosen.frozen_stages,
                 chosen.frozen_batchnorm,
+                deformed_stages(chosen),
             )
         case _:
             assert_never(section.backbone)
@@ -123,6 +124,12 @@ def detector(section: Detector, num_classes: int) -> gfl.Detector:
         grid=grid(section),
     )
     return gfl.Detector(backbone, Fpn(backbone.channels, channels, section.fpn.levels), head)
+
+
+def deformed_stages(section: TimmBackbone) -> deform.Deform | None:
+    """Return which stages of the backbone are deformable."""
+    chosen = section.deform
+    return None if chosen is None else deform.Deform(chosen.stages, chosen.version)
 
 
 def trained_detector(path: Path) -> tuple[gfl.Detector, ModelFile]:

@@ -18,9 +18,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ldkit.errors import UsageError
+from ldkit.models.deform import Deform, make_deformable
 from ldkit.models.pretrained import features_only
 
-SHORT_NAMES = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101"}
+SHORT_NAMES = {
+    "r18": "resnet18",
+    "r34": "resnet34",
+    "r50": "resnet50",
+    "r101": "resnet101",
+    "r101dcn": "resnet101 with backbone.deform: {stages: [2, 3, 4]}",
+    "x101": "resnext101_32x4d",
+    "x101dcn": "resnext101_32x4d with backbone.deform: {stages: [3, 4]}",
+}
+"""What a short name of the command line stands for, in words; for messages."""
 
 HIGHEST_LEVEL = 5  # stride 32, where classification networks end
 _PROBE_HW = (64, 96)  # pixels; not square, and no multiple of any usual window
@@ -65,6 +75,7 @@ def timm_backbone(
     pretrained: bool | str,
     frozen_stages: int,
     frozen_batchnorm: bool,
+    deform: Deform | None = None,
 ) -> Backbone:
     """Return a network of timm as a backbone for the pyramid's levels.
 
@@ -76,9 +87,10 @@ def timm_backbone(
         frozen_stages: Stages that stay as they are, counted from stride 4 and including what
             comes before; 0 freezes nothing.
         frozen_batchnorm: Keep the running statistics of every BatchNorm.
+        deform: Stages whose bottlenecks get deformable convolutions; they keep their weights.
 
     Raises:
-        UsageError: Unknown name, no such maps, or weights that cannot be had.
+        UsageError: Unknown name, no such maps or blocks, or weights that cannot be had.
         CheckpointError: The local file is broken or does not fit.
 
     Source: frozen parts as published for GFL (frozen_stages=1, norm_eval=True in mmdetection).
@@ -89,7 +101,10 @@ def timm_backbone(
     net = features_only(name, tuple(taken), pretrained)
     channels, strides = tuple(info.channels(taken)), info.reduction(taken)
     net = _channels_first(name, net, channels, strides)
-    frozen = Frozen(_stage_modules(name, net, info, frozen_stages), frozen_batchnorm)
+    ends = _stage_ends(net, info)
+    if deform is not None:
+        make_deformable(net, ends, deform, name)
+    frozen = Frozen(_stage_modules(name, net, ends, frozen_stages), frozen_batchnorm)
     for module in frozen.modules:
         net.get_submodule(module).requires_grad_(requires_grad=False)
     return Backbone(net, channels, frozen)
@@ -185,25 +200,33 @@ class _ChannelsFirst(nn.Module):
         return [map_BHWC.permute(0, 3, 1, 2) for map_BHWC in self.net(images)]
 
 
-def _stage_modules(name: str, net: nn.Module, info: FeatureInfo, stages: int) -> tuple[str, ...]:
+def _stage_ends(net: nn.Module, info: FeatureInfo) -> dict[int, str]:
+    """Return the module at the end of each stage that timm names; stage 1 has stride 4."""
+    last = {step["reduction"]: step["module"] for step in info.info}
+    # timm flattens `stages.0` to `stages_0` in most networks, and `net` is our own wrapping
+    here = {module.removeprefix("net."): module for module, _ in net.named_modules() if module}
+    ends = {}
+    for stage in range(1, HIGHEST_LEVEL):
+        end = last.get(2 ** (stage + 1), "")
+        path = here.get(end) or here.get(end.replace(".", "_", 1))
+        if path is not None:
+            ends[stage] = path
+    return ends
+
+
+def _stage_modules(name: str, net: nn.Module, ends: dict[int, str], stages: int) -> tuple[str, ...]:
     """Return the modules up to the end of a stage: timm registers them in running order."""
     if stages == 0:
         return ()
-    ends = {step["reduction"]: step["module"] for step in info.info}
-    # timm flattens `stages.0` to `stages_0` in most networks, and `net` is our own wrapping
-    here = {module.removeprefix("net."): module for module, _ in net.named_modules() if module}
-    wanted = [ends.get(2 ** (stage + 1), "") for stage in range(1, stages + 1)]
-    paths = [here.get(end) or here.get(end.replace(".", "_", 1)) for end in wanted]
-    path = paths[-1]
-    if path is None or None in paths:
+    if not set(range(1, stages + 1)) <= set(ends):
         raise UsageError(
             f"cannot have {stages} frozen stages: timm does not say which of its modules they are.",
             where=name,
             hint="Set frozen_stages: 0, or take a network such as resnet50.",
         )
     modules, prefix, parent = [], "", net
-    for part in path.split("."):
+    for part in ends[stages].split("."):
         children = [child for child, _ in parent.named_children()]
         modules += [prefix + child for child in children[: children.index(part)]]
         prefix, parent = f"{prefix}{part}.", parent.get_submodule(part)
-    return (*modules, path)
+    return (*modules, ends[stages])

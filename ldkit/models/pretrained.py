@@ -14,8 +14,16 @@ from ldkit.errors import CheckpointError, UsageError
 from ldkit.models.checkpoint_file import listed, misfits
 from ldkit.models.tensor_file import read_tensor_file
 
-# Published with torchvision's first ImageNet weights (IMAGENET1K_V1), not with timm's own.
-_TORCHVISION_NAMES = ("resnet18", "resnet34", "resnet50", "resnet101")
+# Published with torchvision's first ImageNet weights (IMAGENET1K_V1), not with timm's own. The
+# published ResNeXt starts from a file that timm does not have; of timm's, this one was trained on
+# ImageNet alone as well, without the millions of other images behind timm's default.
+_PUBLISHED_TAGS = {
+    "resnet18": "tv_in1k",
+    "resnet34": "tv_in1k",
+    "resnet50": "tv_in1k",
+    "resnet101": "tv_in1k",
+    "resnext101_32x4d": "gluon_in1k",
+}
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _HUB_PATIENCE_S = 5
 _OTHER_WAYS = (
@@ -58,7 +66,7 @@ def features_only(
 
 
 def _with_published_tag(name: str) -> str:
-    return f"{name}.tv_in1k" if name in _TORCHVISION_NAMES else name
+    return f"{name}.{_PUBLISHED_TAGS[name]}" if name in _PUBLISHED_TAGS else name
 
 
 def _refuse_unreachable(name: str) -> None:

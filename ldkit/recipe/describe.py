@@ -96,6 +96,11 @@ def keys_named(name: str) -> tuple[str, ...]:
     return tuple(key for key in _leaf_keys() if key.rpartition(".")[2] == name)
 
 
+def is_known(key: str) -> bool:
+    """Say whether a section or key of this dotted path exists, in a section of whatever kind."""
+    return key in _leaf_keys() or any(section.key == key for section in describe_all())
+
+
 def closest(word: str, known: Sequence[str] | set[str], count: int = 1) -> list[str]:
     """Return the known words that `word` may be a slip of, nearest first."""
     return difflib.get_close_matches(word, sorted(known), n=count, cutoff=0.6)

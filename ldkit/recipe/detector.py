@@ -6,6 +6,23 @@ from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from ldkit.recipe.section import PositiveFloat, Section
 
+Stage = Annotated[int, Field(ge=1, le=4)]
+
+
+class Deform(Section):
+    """Deformable 3x3 convolutions in place of plain ones, in backbones of bottleneck blocks."""
+
+    stages: tuple[Stage, ...]
+    """Stages that get them, counted as in frozen_stages: [2, 3, 4] is the papers' c3-c5."""
+    version: Literal[1, 2] = 1
+    """1 moves the taps; 2 also weighs each of them between 0 and 1 (DCNv2)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Deform":
+        if not self.stages or list(self.stages) != sorted(set(self.stages)):
+            raise ValueError("stages: must name stages, rising, as [2, 3, 4].")
+        return self
+
 
 class TimmBackbone(Section):
     """A backbone of timm, by its timm name."""
@@ -18,6 +35,17 @@ class TimmBackbone(Section):
     """Stages that stay as they are; 1 is the stem and the first stage, 0 freezes nothing."""
     frozen_batchnorm: bool = True
     """Keep the running statistics of every BatchNorm; its weights are still trained."""
+    deform: Deform | None = None
+    """Stages with deformable convolutions; null has none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TimmBackbone":
+        if self.deform is not None and self.deform.stages[0] <= self.frozen_stages:
+            raise ValueError(
+                f"deform.stages: must lie above the frozen ones (frozen_stages = "
+                f"{self.frozen_stages}), where nothing learns."
+            )
+        return self
 
 
 class SmallBackbone(Section):

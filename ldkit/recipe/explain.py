@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ldkit.errors import RecipeError
-from ldkit.recipe.describe import closest, has_kinds, keys_named, kinds_of, names_in
+from ldkit.recipe.describe import closest, has_kinds, is_known, keys_named, kinds_of, names_in
 from ldkit.recipe.nodes import KeyPath, Node, Origin, Problem, child, find, nearest_origin, plain
 from ldkit.recipe.yaml_writer import write_value
 
@@ -183,9 +183,9 @@ def _unknown_key(path: KeyPath, document: Node) -> str:
     tags = [child(node, tag) for tag in ("kind", "name")] if node else []
     kind = next((str(tag.value) for tag in tags if tag is not None), "")
     known = names_in(dotted(tuple(section)), kind)
-    elsewhere = keys_named(str(name))
-    if dotted(path) in elsewhere:
+    if is_known(dotted(path)):
         return f"Not a key of this kind. Known here: {', '.join(known)}."
+    elsewhere = keys_named(str(name))
     near = [f"`{found}`" for found in closest(str(name), known) or elsewhere]
     if near:
         return f"Unknown key. Did you mean {' or '.join(near[:3])}?"
@@ -201,7 +201,7 @@ def _unknown_word(key: str, word: str, known: Sequence[str]) -> str:
 
 
 def _words(listing: str) -> list[str]:
-    return re.findall(r"'([^']*)'", listing)
+    return [word.strip("'") for word in re.split(", | or ", listing)]
 
 
 def _broken_rule(line: str, path: KeyPath) -> _Fault:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ldkit.models.backbone import timm_backbone
+from ldkit.models.deform import Deform
 from ldkit.models.fpn import Fpn
 from ldkit.models.gfl import Detector, GflHead
 from ldkit.structures import Grid
@@ -40,9 +41,9 @@ def published_name(name: str) -> str:
     return name
 
 
-def published_detector(backbone: str) -> Detector:
+def published_detector(backbone: str, deform: Deform | None = None) -> Detector:
     """A GFL detector as published: COCO's 80 classes, 256 channels, 17 bins."""
-    net = timm_backbone(backbone, LEVELS, False, frozen_stages=1, frozen_batchnorm=True)
+    net = timm_backbone(backbone, LEVELS, False, 1, True, deform)
     fpn = Fpn(net.channels, 256, LEVELS)
     return Detector(net, fpn, GflHead(256, 80, 4, 32, 16, GRID))
 

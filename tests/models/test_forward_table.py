@@ -22,6 +22,8 @@ class Row(NamedTuple):
     bbox: tuple[float, ...]
     first_cls: tuple[float, ...]
     first_bbox: tuple[float, ...]
+    noise: float = 5e-4
+    """How far float32 may be from float64 in the mean of a level's logits, relative."""
 
 
 TABLE = {
@@ -42,6 +44,16 @@ TABLE = {
         bbox=(0.093034, 0.084895, 0.134838, 0.091915, 0.064615),
         first_cls=(0.07007, 0.08747, 0.06824, 0.03855),
         first_bbox=(0.02015, 0.03687, 0.05890, 0.07049),
+    ),
+    "resnext101_32x4d": Row(
+        tensors=569,
+        maps=(0.089860, 0.749400, 0.184433),
+        pyramid=(0.065019, 0.061600, 0.026203, 0.006797, 0.006390),
+        cls=(0.077779, 0.072022, 0.058412, 0.027746, 0.019643),
+        bbox=(0.089586, 0.095093, 0.066451, 0.017126, 0.023187),
+        first_cls=(0.07211, 0.15171, 0.19594, 0.18214),
+        first_bbox=(0.03729, 0.11669, 0.17375, 0.16257),
+        noise=2.5e-2,
     ),
 }
 
@@ -92,9 +104,9 @@ def test_a_whole_network_gives_the_numbers_of_the_reference(name: str) -> None:
     bbox = logits.bbox_logits[0].split(COUNTS)
     close([x.mean().item() for x in maps], row.maps, 1e-5)
     close([x.abs().mean().item() for x in pyramid], row.pyramid, 1e-5)
-    # Sines leave GroupNorm little to divide by: float64 differs from float32 by 3e-4 here, and by
-    # up to 1e-3 at single logits.
-    close([x.abs().mean().item() for x in cls], row.cls, 5e-4)
-    close([x.abs().mean().item() for x in bbox], row.bbox, 5e-4)
+    # Sines leave GroupNorm little to divide by: float64 differs from float32 by 3e-4 here (by 2e-2
+    # on P6 of the ResNeXt), and by up to 1e-3 at single logits.
+    close([x.abs().mean().item() for x in cls], row.cls, row.noise)
+    close([x.abs().mean().item() for x in bbox], row.bbox, row.noise)
     close(logits.cls_logits[0, :4, 0].tolist(), row.first_cls, 2e-3)
     close(logits.bbox_logits[0, :4, 0, 0].tolist(), row.first_bbox, 2e-3)
