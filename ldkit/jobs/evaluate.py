@@ -3,179 +3,171 @@
 import json
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ldkit.data.coco import CocoIndex
-from ldkit.errors import CheckpointError, DataError, UsageError
-from ldkit.files import canonical_json, write_text
+from ldkit.files import write_text
 from ldkit.jobs import assemble
+from ldkit.jobs.benchmark import Benchmark, Metrics, benchmarks
 from ldkit.jobs.detect import detect
+from ldkit.jobs.detect_resumable import Chunks, chunks_of, detect_resumable
 from ldkit.jobs.progress import Message
-from ldkit.jobs.runs import RunFolder, newest_finished
-from ldkit.metrics.coco_eval import CocoMetrics, evaluate_coco
+from ldkit.jobs.targets import Target, labels, target
+from ldkit.metrics.results import CocoResult
 from ldkit.metrics.submission import Submission, write_submission
-from ldkit.models.checkpoint_file import ModelFile, read_model
 from ldkit.models.gfl import Detector
-from ldkit.recipe.load import override
-from ldkit.recipe.data import Split
-from ldkit.recipe.schema import Recipe
+
+__all__ = [
+    "COLUMNS",
+    "FIGURES",
+    "Outcome",
+    "Scores",
+    "Submitted",
+    "Target",
+    "columns",
+    "percent",
+    "run",
+    "run_all",
+    "score",
+    "target",
+]
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-SPLITS = ("val", "test-dev", "train")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A model file, the recipe that says how to evaluate it, and where results go."""
-
-    name: str
-    model: Path
-    recipe: Recipe
-    results: Path
+FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
+"""The paper's columns, and the names of their figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What an evaluation found, and the JSON file that holds it."""
 
-    metrics: CocoMetrics
+    metrics: Metrics
     file: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The file for the test server."""
+    """The file for the test server, of so many images; what was done before is not in `seconds`."""
 
     submission: Submission
+    images: int
+    seconds: float
 
 
-def columns(metrics: CocoMetrics) -> list[str]:
-    """Return the paper's columns as percentages; a dash where there is nothing to count."""
-    figures = (
-        metrics.ap,
-        metrics.ap50,
-        metrics.ap75,
-        metrics.ap_small,
-        metrics.ap_medium,
-        metrics.ap_large,
-        metrics.ar100,
-    )
-    return ["-" if figure is None else f"{100 * figure:.1f}" for figure in figures]
+Outcome = Scores | Submitted
 
 
-def target(path: Path | None, overrides: Sequence[str], root: Path = Path("runs")) -> Target:
-    """Return what `path` means: a run folder, a model file, or the newest finished run.
-
-    Raises:
-        UsageError: There is no such run, or it is not finished.
-        CheckpointError: The file is not a model of ldkit.
-    """
-    run = newest_finished(root) if path is None else RunFolder(path) if path.is_dir() else None
-    if run is not None and not run.is_finished:
-        raise UsageError(
-            "is not a finished run: it holds no model.pt.",
-            where=str(run.path),
-            hint="Finish it with `--resume`, or name a model file.",
-        )
-    model = run.model if run is not None else path
-    assert model is not None
-    file = read_model(model)
-    recipe = override(_recipe_of(file, model), str(model), overrides)
-    results = run.evaluations if run is not None else model.with_suffix("")
-    return Target(recipe.name, model, recipe, results)
+def columns(metrics: Metrics) -> list[str]:
+    """Return those of the paper's columns that the metric has, as percentages."""
+    figures = metrics.figures()
+    return [percent(figures[name]) for name in FIGURES if name in figures]
 
 
-def _recipe_of(file: ModelFile, path: Path) -> Recipe:
-    """Return the recipe that a model file was trained by."""
-    try:
-        return Recipe.model_validate_json(canonical_json(file.origin["recipe"]))
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(
-            "does not say which recipe it was trained by, so there is no data set to take.",
-            where=str(path),
-            hint="Take a model file that `ldkit teacher train` or `ldkit distill` wrote.",
-        ) from error
+def percent(figure: float | None) -> str:
+    """Return a figure as a percentage; a dash where there was nothing to count."""
+    return "-" if figure is None else f"{100 * figure:.1f}"
 
 
 def run(
-    goal: Target, split: str, *, device: str = "auto"
-) -> Generator[Message, None, Scores | Submitted]:
+    goal: Target, split: str, *, device: str = "auto", evaluator: str | None = None
+) -> Generator[Message, None, Outcome]:
     """Yield progress; return the scores on `split`, or the submission for `test-dev`.
 
+    What was detected before an interruption is taken as it is.
+
     Raises:
-        UsageError: There is no such split.
+        UsageError: There is no such split or evaluator.
         DataError: Images, annotations or classes do not fit.
     """
-    data = goal.recipe.data
-    chosen = _split(goal.recipe, split)
+    (bench,) = benchmarks([goal], split, evaluator)
+    outcome, chunks = yield from _evaluated(goal, bench, assemble.device(device))
+    chunks.remove()
+    return outcome
+
+
+def run_all(
+    goals: Sequence[Target], split: str, *, device: str = "auto", evaluator: str | None = None
+) -> Generator[tuple[str, Message], None, list[Outcome]]:
+    """Yield (model, message); return the outcome of each model, on the same images.
+
+    Everything is checked before anything starts. Until all are done, what was detected is kept,
+    so that an interrupted comparison goes on where it stopped.
+
+    Raises:
+        UsageError: There is no such split or evaluator, or the models have different images.
+        DataError: Images, annotations or classes do not fit.
+    """
     place = assemble.device(device)
+    found = benchmarks(goals, split, evaluator)
+    outcomes, finished = [], []
+    for goal, bench, label in zip(goals, found, labels(goals), strict=True):
+        outcome, chunks = yield from _staged(label, _evaluated(goal, bench, place))
+        outcomes.append(outcome)
+        finished.append(chunks)
+    for chunks in finished:
+        chunks.remove()
+    return outcomes
+
+
+def _staged(
+    label: str, job: Generator[Message, None, tuple[Outcome, Chunks]]
+) -> Generator[tuple[str, Message], None, tuple[Outcome, Chunks]]:
+    with closing(job):
+        while True:
+            try:
+                message = next(job)
+            except StopIteration as end:
+                result: tuple[Outcome, Chunks] = end.value
+                return result
+            yield label, message
+
+
+def _evaluated(
+    goal: Target, bench: Benchmark, device: torch.device
+) -> Generator[Message, None, tuple[Outcome, Chunks]]:
+    began = time.monotonic()
     model, file = assemble.trained_detector(goal.model)
-    model.to(place)
-    if split == "test-dev":
-        root = Path(data.root)
-        index = CocoIndex.read_image_list(root / chosen.images, root / chosen.annotations)
-        _check_classes(index, file.classes, goal.model)
-        results = yield from detect(model, index, goal.recipe, place)
-        sizes = {image_id: record.hw for image_id, record in index.records.items()}
-        category_ids = [category.id for category in index.categories]
-        written = write_submission(goal.results, goal.name, results, sizes, category_ids)
-        return Submitted(written)
-    index = assemble.index(data, chosen)
-    _check_classes(index, file.classes, goal.model)
-    return (yield from score(model, index, goal, split, place))
+    folder = goal.results / f"{bench.split}.partial"
+    chunks = chunks_of(folder, file, bench.index, goal.recipe, device)
+    model.to(device)
+    results = yield from detect_resumable(model, bench.index, goal.recipe, device, chunks)
+    if bench.measure is None:
+        return _submitted(goal, bench.index, results, began), chunks
+    return _scored(goal, bench, results, began), chunks
 
 
 def score(
-    model: Detector, index: CocoIndex, goal: Target, split: str, device: torch.device
+    model: Detector, bench: Benchmark, goal: Target, device: torch.device
 ) -> Generator[Message, None, Scores]:
-    """Yield progress; return the scores of a model, written to `eval/SPLIT.json`."""
+    """Yield progress; return the scores of a model at hand, written to `eval/SPLIT.json`."""
     began = time.monotonic()
-    results = yield from detect(model, index, goal.recipe, device)
-    chosen = _split(goal.recipe, split)
-    metrics = evaluate_coco(Path(goal.recipe.data.root) / chosen.annotations, results)
+    results = yield from detect(model, bench.index, goal.recipe, device)
+    return _scored(goal, bench, results, began)
+
+
+def _scored(goal: Target, bench: Benchmark, results: list[CocoResult], began: float) -> Scores:
+    assert bench.measure is not None
+    metrics = bench.measure(results)
     content = {
         "name": goal.name,
-        "split": split,
-        "images": len(index.records),
+        "split": bench.split,
+        "images": len(bench.index.records),
         "seconds": round(time.monotonic() - began, 1),
         **metrics.as_dict(),
     }
-    path = goal.results / f"{split}.json"
+    path = goal.results / f"{bench.split}.json"
     write_text(path, json.dumps(content, indent=2) + "\n")
     return Scores(metrics, path)
 
 
-def _split(recipe: Recipe, name: str) -> Split:
-    sections = dict(
-        zip(SPLITS, (recipe.data.val, recipe.data.test_dev, recipe.data.train), strict=True)
-    )
-    if name not in sections:
-        raise UsageError(
-            f"there is no split {name!r}.", where="--split", hint=f"Take {', '.join(SPLITS)}."
-        )
-    section = sections[name]
-    if section is None:
-        key = f"data.{name.replace('-', '_')}"
-        raise UsageError(
-            f"the recipe has no {key} section, so there are no such images.",
-            where=f"--split {name}",
-            hint=f"Give both keys: `--set {key}.images=FOLDER --set {key}.annotations=FILE.json`.",
-        )
-    return section
-
-
-def _check_classes(index: CocoIndex, classes: tuple[str, ...], model: Path) -> None:
-    if index.class_names != classes:
-        raise DataError(
-            f"has {len(index.categories)} classes ({_listing(index.class_names)}), but the model "
-            f"{model} was trained on {len(classes)} ({_listing(classes)}).",
-            where="data",
-            hint="Evaluate on a data set with the same classes in the same order.",
-        )
-
-
-def _listing(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+def _submitted(
+    goal: Target, index: CocoIndex, results: list[CocoResult], began: float
+) -> Submitted:
+    sizes = {image_id: record.hw for image_id, record in index.records.items()}
+    category_ids = [category.id for category in index.categories]
+    written = write_submission(goal.results, goal.name, results, sizes, category_ids)
+    return Submitted(written, len(sizes), time.monotonic() - began)

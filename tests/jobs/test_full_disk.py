@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_a_student_is_distilled_to_the_same_weights(world: World, tmp_path: Path
 def test_scores_and_submissions_are_whole_or_as_they_were(world: World, tmp_path: Path) -> None:
     test = "data.test_dev={images: val, annotations: annotations/instances_val.json}"
     target = evaluate.target(world.teacher, [test, "eval.score_floor=0.01"])
-    goal = evaluate.Target(target.name, target.model, target.recipe, tmp_path / "eval")
+    goal = replace(target, results=tmp_path / "eval")
     for split in ("val", "test-dev"):
         for room in (0, 1):
             before = snapshot(tmp_path)
