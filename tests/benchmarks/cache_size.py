@@ -101,8 +101,8 @@ def _show_counts(images: Sequence[Image]) -> None:
         ranked = sorted(values)
         parts = [ranked[round(share * (len(ranked) - 1))] for share in (0.5, 0.9, 0.99, 1.0)]
         say(f"{name:<24}" + "".join(f" {value:>9,.1f}" for value in (fmean(values), *parts)))
-    rows, boxes = (sum(values) for values in (counts["main rows"], counts["boxes"]))
-    say(f"{rows / boxes:.2f} main rows for each box")
+    slope, intercept = linear_regression(counts["boxes"], counts["main rows"])
+    say(f"main rows of an image: about {intercept:.1f} + {slope:.2f} for each box")
 
 
 def _show_bytes(images: Sequence[Image], kinds: dict[str, tuple[Column, ...]]) -> None:
