@@ -45,6 +45,10 @@ class Teacher(Section):
 
     checkpoint: str
     """Its file, such as r101.pt."""
+    published: str | None = None
+    """Where that file is absent, `ldkit run` imports this published checkpoint (.pth)."""
+    recipe: str | None = None
+    """Where neither is given, `ldkit run` trains it by this recipe: a shipped one, or a path."""
 
 
 class MainColumns(Section):
