@@ -11,7 +11,7 @@ import pickletools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 _MAPPINGS = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict")
 _DEEPEST_KEY = 4  # tuples in tuples as a key of a dict; hashing deeper ones recurses in C
@@ -63,7 +63,7 @@ def read_pickle(stream: BytesIO | mmap.mmap) -> Reading:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", stream)):
             machine.do(opcode.name, argument)
     except BrokenPickle:
         raise
