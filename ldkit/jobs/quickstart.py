@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.managers import SyncManager
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty
 from threading import Event
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -29,8 +30,22 @@ TRAIN_IMAGES, VAL_IMAGES = 1200, 300
 TEACHER, PLAIN, DISTILLED = "teacher", "student", "student + LD"
 CORES = 2
 POLL_SECONDS = 0.2
+IGNORE_INTERRUPTS = (signal.SIGINT, signal.SIG_IGN)
 
 Told = tuple[str, Message]
+
+
+@runtime_checkable
+class Channel(Protocol):
+    """The way from the processes to this one: a queue, or a stand-in for one elsewhere."""
+
+    def put(self, item: Told) -> None:
+        """Send what a stage tells."""
+        ...
+
+    def get(self, *, timeout: float) -> Told:
+        """Return what was told next; raise `Empty` after so many seconds of silence."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +147,8 @@ def _in_processes(jobs: Sequence[Job]) -> Generator[Told, None, None]:
     """
     context = get_context("spawn")
     manager = SyncManager(ctx=context)
-    manager.start(initializer=_leave_interrupts_alone)
-    with manager, ProcessPoolExecutor(CORES, context, _leave_interrupts_alone) as pool:
+    manager.start(signal.signal, IGNORE_INTERRUPTS)
+    with manager, ProcessPoolExecutor(CORES, context, signal.signal, IGNORE_INTERRUPTS) as pool:
         told, stop = manager.Queue(), manager.Event()
         futures = [pool.submit(_train_and_score, job, told, stop) for job in jobs]
         try:
@@ -147,11 +162,7 @@ def _in_processes(jobs: Sequence[Job]) -> Generator[Told, None, None]:
             future.result()
 
 
-def _leave_interrupts_alone() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _waiting(told: "Queue[Told]") -> Generator[Told, None, None]:
+def _waiting(told: Channel) -> Generator[Told, None, None]:
     while True:
         try:
             yield told.get(timeout=POLL_SECONDS)
@@ -159,7 +170,7 @@ def _waiting(told: "Queue[Told]") -> Generator[Told, None, None]:
             return
 
 
-def _train_and_score(job: Job, told: "Queue[Told]", stop: Event) -> None:
+def _train_and_score(job: Job, told: Channel, stop: Event) -> None:
     """Run one job from its recipe to its scores on the validation images."""
     torch.set_num_threads(1)
     for message in _trained_and_scored(job):
