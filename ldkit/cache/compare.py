@@ -43,6 +43,34 @@ class _Line(NamedTuple):
     wanted: str = ""
 
 
+class Difference(NamedTuple):
+    """One value in which two plans differ, as text; "-" where a side does not have it.
+
+    `part` is what it belongs to: a source, or axes, coverage, columns, build, keys.
+    """
+
+    part: str
+    name: str
+    cached: str
+    wanted: str
+
+
+def differences(cached: Plan, wanted: Plan) -> tuple[Difference, ...]:
+    """Return where two plans differ in what their shards hold; none: one goes on with the other.
+
+    A part is told by its values; by its fingerprint where these say nothing.
+    """
+    ours, theirs = _sections(cached.model_dump()), _sections(wanted.model_dump())
+    found = []
+    for part in theirs:
+        if _agree(ours[part], theirs[part]):
+            continue
+        fingerprints, *fields = _lines(part, ours[part], theirs[part])
+        for name, was, now in fields or [fingerprints]:
+            found.append(Difference(part, f"{part}.{name.strip()}" if fields else name, was, now))
+    return tuple(found)
+
+
 def require_same_plan(cached: Plan, wanted: Plan, folder: Path) -> None:
     """Check that a cache which was begun can go on with this plan.
 

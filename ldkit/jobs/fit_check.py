@@ -6,11 +6,11 @@ from ldkit.data.coco import CocoIndex
 from ldkit.errors import CheckpointError
 from ldkit.jobs import assemble, sources
 from ldkit.models.checkpoint_file import ModelFile
+from ldkit.recipe.detector import Detector
 from ldkit.recipe.schema import Recipe
 
 _PLACES = {
     "num_bins": ("student.head.reg_max", "LD compares distributions bin by bin"),
-    "num_classes": ("data", "classes are compared one by one"),
     "strides": ("student.fpn.levels", "locations are compared one by one"),
     "anchor_scale": ("student.head.anchor_scale", "anchors decide which rows learn"),
     "bin_width": ("student.head.bin_width", "LD compares distributions bin by bin"),
@@ -24,17 +24,23 @@ def check_student(recipe: Recipe, file: ModelFile, path: Path, index: CocoIndex)
         CheckpointError: With everything that differs.
     """
     sources.check_teacher(file, path, index)
-    student = sources.axes(recipe.detector, len(index.categories)).model_dump()
-    teacher = sources.axes(assemble.detector_section(file, path), len(file.classes)).model_dump()
-    lines = [
-        f"  {name}: the teacher has {teacher[name]}, the student {student[name]} "
-        f"(set {place}; {reason})"
-        for name, (place, reason) in _PLACES.items()
-        if teacher[name] != student[name]
-    ]
+    lines = misfits(recipe, assemble.detector_section(file, path), index)
     if lines:
         raise CheckpointError(
             "does not fit the student:\n" + "\n".join(lines),
             where=str(path),
             hint="Give the student the teacher's values, or take another teacher.",
         )
+
+
+def misfits(recipe: Recipe, section: Detector, index: CocoIndex) -> list[str]:
+    """Return a line for each value in which a teacher of the same classes does not fit."""
+    classes = len(index.categories)
+    student = sources.axes(recipe.detector, classes).model_dump()
+    teacher = sources.axes(section, classes).model_dump()
+    return [
+        f"  {name}: the teacher has {teacher[name]}, the student {student[name]} "
+        f"(set {place}; {reason})"
+        for name, (place, reason) in _PLACES.items()
+        if teacher[name] != student[name]
+    ]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ldkit.cache.compare import require_fit, require_same_plan
+from ldkit.cache.compare import Difference, differences, require_fit, require_same_plan
 from ldkit.cache.format import Coverage, MainRegion, Source
 from ldkit.errors import CacheMismatch
 from tests.cache.synthetic import AXES, SOURCES, make_keys, make_plan
@@ -126,3 +126,15 @@ def test_another_renderer_only_warns_a_student_but_stops_a_build(caplog) -> None
     assert 'rendered by {"opencv":"5.0.0","render":1}' in caplog.text
     with pytest.raises(CacheMismatch, match="another renderer"):
         require_same_plan(PLAN, with_sources(render=render), FOLDER)
+
+
+@pytest.mark.contract
+def test_differences_are_values_and_fingerprints_only_where_these_are_equal() -> None:
+    views = Source.of({"short_side_px": 640, "flip": 0.5, "count": None, "seed": 0})
+    same_facts = Source(fingerprint="a9" * 32, facts=SOURCES.weights.facts)
+    wanted = with_sources(views=views, weights=same_facts)
+    assert differences(PLAN, wanted) == (
+        Difference("weights", "weights", "4f4f4f4f4f4f", "a9a9a9a9a9a9"),
+        Difference("views", "views.short_side_px", "800", "640"),
+    )
+    assert differences(PLAN, PLAN.model_copy(update={"ldkit": "0.0.1"})) == ()
