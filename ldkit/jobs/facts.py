@@ -37,7 +37,7 @@ def share(part: int, whole: int) -> Fact:
     return Fact(f"{part:,} of {whole:,}", {"count": part, "of": whole})
 
 
-def size(count: float) -> str:
+def size(count: int | float) -> str:
     """Return a size in words, from bytes: 342 B, 23.3 KB, 5.36 GB."""
     scaled = float(count)
     for unit in ("B", "KB", "MB"):
