@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the jobs import torch, and help must not
 Models = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[RUN|MODEL]...",
+        metavar="RUN|MODEL",
         help="Run folders or model files; without any the newest finished run below runs/.",
         show_default=False,
     ),

@@ -49,7 +49,10 @@ def class_table(goals: Sequence[Target], scores: Sequence[Scores]) -> ScoreTable
 
 
 def as_dicts(goals: Sequence[Target], scores: Sequence[Scores], split: str) -> list[dict[str, Any]]:
-    """Return the same for machines, one entry for each model; all figures are fractions."""
+    """Return the same for machines, one entry for each model; all figures are fractions.
+
+    `difference` is that to the first model, `from_expected` the distance to the recipe's figures.
+    """
     first = scores[0].metrics.figures()
     return [
         {
@@ -57,10 +60,10 @@ def as_dicts(goals: Sequence[Target], scores: Sequence[Scores], split: str) -> l
             "name": goal.name,
             "split": split,
             **found.metrics.as_dict(),
-            "difference": difference(found.metrics.figures(), first),
+            "difference": difference(found.metrics.figures(), first) if number else None,
             "from_expected": from_expected(goal, found.metrics.figures(), split),
         }
-        for goal, found in zip(goals, scores, strict=True)
+        for number, (goal, found) in enumerate(zip(goals, scores, strict=True))
     ]
 
 
