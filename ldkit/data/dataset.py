@@ -7,6 +7,7 @@
 Axes: B images · G boxes · 4 = x1, y1, x2, y2 · H, W pixels.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -114,7 +115,8 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Yield the batches in order, on the device, still as uint8.
 
-    `workers` processes load ahead; with 0 this one does the work. They change nothing but speed.
+    `workers` processes, but no more than there are cores, load ahead; with 0 this one does the
+    work. They change nothing but speed.
     `batches` may run over many epochs: the workers then start once.
 
     Raises:
@@ -125,7 +127,7 @@ def load_batches(
         _Guarded(dataset),
         batch_size=None,
         sampler=batches,
-        num_workers=workers,
+        num_workers=min(workers, os.cpu_count() or 1),
         collate_fn=_unchanged,
         worker_init_fn=start_worker,
         pin_memory=device.type == "cuda",

@@ -117,7 +117,7 @@ def test_torch_loads_the_data_set_in_workers_however_they_start(
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 2, 999])
 def test_workers_change_nothing(dataset: ViewDataset, workers: int) -> None:
     state = torch.get_rng_state()
     loaded = list(load_batches(dataset, iter(KEYS), workers, CPU))
