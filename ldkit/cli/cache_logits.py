@@ -8,7 +8,7 @@ import typer
 from ldkit.cli import console, progress
 from ldkit.cli.options import Device, DryRun, Json, Overrides, RecipeName
 from ldkit.recipe.load import load_recipe
-from ldkit.recipe.table import DEFAULT_CACHE_RECIPE, cache_recipe
+from ldkit.recipe.table import DEFAULT_ARCH, cache_recipe, short_name
 
 Teacher = Annotated[
     Path | None,
@@ -36,11 +36,13 @@ def cache_logits(
         flags["cache.path"] = ("--out", str(out))
     from ldkit.jobs import build_cache as job
 
-    if recipe is None and teacher is not None:
-        recipe = cache_recipe(job.backbone_of(teacher))
-        if out is None:
+    if recipe is None:
+        arch = DEFAULT_ARCH if teacher is None else short_name(job.backbone_of(teacher))
+        recipe = cache_recipe(arch)
+        console.say(f"Taking the recipe {recipe}, for the teacher {arch}.")
+        if teacher is not None and out is None:
             flags["cache.path"] = ("--teacher", f"caches/{teacher.stem}")
-    document = load_recipe(recipe or DEFAULT_CACHE_RECIPE, overrides or [], flags)
+    document = load_recipe(recipe, overrides or [], flags)
 
     if dry_run:
         console.show_facts(job.outline(document.recipe, device), as_json=as_json)

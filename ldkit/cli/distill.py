@@ -6,15 +6,22 @@ from typing import Annotated
 import typer
 
 from ldkit.cli import console, progress
-from ldkit.cli.options import Device, DryRun, Json, OutFile, Overrides, RecipeName, Resume
+from ldkit.cli.options import (
+    ARCHITECTURES,
+    Device,
+    DryRun,
+    Json,
+    OutFile,
+    Overrides,
+    RecipeName,
+    Resume,
+)
 from ldkit.recipe.load import load_recipe
-from ldkit.recipe.table import student_recipe
+from ldkit.recipe.table import Choice, Flags, short_name, student_recipe
 
 Student = Annotated[
     str | None,
-    typer.Option(
-        "--student", help="r18, r34, r50, r101, or any timm backbone.", show_default=False
-    ),
+    typer.Option("--student", help=ARCHITECTURES, show_default=False),
 ]
 CacheFolder = Annotated[
     Path | None,
@@ -40,9 +47,11 @@ def distill(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train a student from a sealed teacher cache; without RECIPE the paper's row for --student."""
-    chosen = student_recipe(recipe, student)
-    flags = dict(chosen.flags)
+    """Train a student from a sealed teacher cache.
+
+    Without RECIPE, the paper's row for this teacher and --student.
+    """
+    flags: Flags = {}
     if teacher is not None:
         flags["teacher.checkpoint"] = ("--teacher", str(teacher))
     if cache is not None:
@@ -50,10 +59,14 @@ def distill(
     from ldkit.jobs import distill as job
 
     if recipe is None and cache is None and not online:
-        found = job.only_sealed_cache(Path("caches"))
-        console.say(f"Taking the cache {found}, the only sealed one.")
-        flags["cache.path"] = ("caches/", str(found))
-    document = load_recipe(chosen.name, overrides or [], flags)
+        cache = job.only_sealed_cache(Path("caches"))
+        console.say(f"Taking the cache {cache}, the only sealed one.")
+        flags["cache.path"] = ("caches/", str(cache))
+    if recipe is None:
+        chosen = _table_row(student, teacher if online else None, None if online else cache)
+    else:
+        chosen = student_recipe(recipe, student)
+    document = load_recipe(chosen.name, overrides or [], chosen.flags | flags)
     run = Path("runs") / document.recipe.name
     source = job.Source.ONLINE if online else job.Source.CACHE
     options = job.Options(source=source, device=device, resume=resume, out=out)
@@ -63,3 +76,18 @@ def distill(
         return
     progress.show(document.recipe.name, job.run(document.recipe, run, options))
     console.show_facts({"run": str(run), "model": str(out or run / "model.pt")}, as_json=as_json)
+
+
+def _table_row(student: str | None, teacher: Path | None, cache: Path | None) -> Choice:
+    """Return the row of the table for the teacher at hand: a file, a cache, or none."""
+    from ldkit.jobs import build_cache, distill
+
+    known = None
+    if cache is not None:
+        known = short_name(distill.backbone_of(cache))
+    elif teacher is not None:
+        known = short_name(build_cache.backbone_of(teacher))
+    chosen = student_recipe(None, student, known)
+    teaches = "" if known is None else f" for the teacher {known}"
+    console.say(f"Taking the recipe {chosen.name}{teaches}.")
+    return chosen

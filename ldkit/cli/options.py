@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ldkit.recipe.table import SHORT_NAMES
+
+ARCHITECTURES = f"{', '.join(SHORT_NAMES)}, or any timm backbone."
 RecipeName = Annotated[
     str | None,
     typer.Argument(

@@ -27,6 +27,7 @@ from ldkit.jobs.teacher_rows import rows_of_group
 from ldkit.jobs.train import Material
 from ldkit.models.checkpoint_file import read_model
 from ldkit.models.gfl import Detector
+from ldkit.recipe.detector import SmallBackbone, TimmBackbone
 from ldkit.recipe.schema import Cache, Recipe
 from ldkit.structures import Batch, TeacherRows, ViewKey
 
@@ -169,9 +170,9 @@ def _bytes_per_row(plan: Plan) -> int:
     return sum(column.entry_bytes for column in plan.row_columns)
 
 
-def backbone_of(teacher: Path) -> str:
-    """Return the backbone's name in a teacher's file."""
-    return assemble.detector_section(read_model(teacher), teacher).backbone.name
+def backbone_of(teacher: Path) -> TimmBackbone | SmallBackbone:
+    """Return the backbone in a teacher's file."""
+    return assemble.detector_section(read_model(teacher), teacher).backbone
 
 
 def cache_folder(recipe: Recipe) -> Path:

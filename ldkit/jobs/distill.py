@@ -29,6 +29,7 @@ from ldkit.objectives.distill import ld_main
 from ldkit.objectives.gfl import gfl_terms, gfl_values
 from ldkit.objectives.normalizers import totals
 from ldkit.ops.anchors import anchors, valid_locations
+from ldkit.recipe.detector import SmallBackbone, TimmBackbone
 from ldkit.recipe.schema import Recipe
 from ldkit.structures import (
     Batch,
@@ -235,6 +236,16 @@ def teacher_path(recipe: Recipe) -> Path:
     """Return the file of the recipe's teacher."""
     assert recipe.teacher is not None
     return Path(recipe.teacher.checkpoint)
+
+
+def backbone_of(cache: Path) -> TimmBackbone | SmallBackbone:
+    """Return the backbone of the teacher that a sealed cache was made with.
+
+    Raises:
+        CacheError: The cache is not sealed, damaged, or of another version.
+    """
+    reader = CacheReader.open_(cache)
+    return sources.cached_detector(reader.plan.sources.model, cache).backbone
 
 
 def only_sealed_cache(root: Path) -> Path:

@@ -12,7 +12,7 @@ import cv2
 from ldkit.cache.format import Axes, Coverage, MainRegion, Source, Sources
 from ldkit.data.augment import ViewPolicy
 from ldkit.data.coco import CocoIndex
-from ldkit.errors import CheckpointError
+from ldkit.errors import CacheMismatch, CheckpointError
 from ldkit.jobs import assemble
 from ldkit.models.checkpoint_file import ModelFile
 from ldkit.recipe.detector import Detector
@@ -89,6 +89,23 @@ def teacher_source(file: ModelFile, path: Path) -> tuple[Source, Source]:
         fingerprint=file.fingerprint, facts={"file": path.name, "run": file.origin.get("name")}
     )
     return weights, Source.of(facts)
+
+
+def cached_detector(model: Source, folder: Path) -> Detector:
+    """Return the detector section of the teacher that a cache was made with.
+
+    Raises:
+        CacheMismatch: Another version of ldkit described it.
+    """
+    facts = {key: value for key, value in model.facts.items() if key != "classes"}
+    try:
+        return Detector.model_validate(facts, strict=False)
+    except ValueError as error:
+        raise CacheMismatch(
+            "was made with a detector that this version of ldkit does not know.",
+            where=str(folder),
+            hint="Name the recipe it was made for, or build a new cache.",
+        ) from error
 
 
 def sources(recipe: Recipe, index: CocoIndex, file: ModelFile, path: Path) -> Sources:

@@ -1,8 +1,8 @@
 """A recipe from its name to its typed form: parents, flags, overrides, types, origins.
 
 `extends` names one parent, by a path relative to the file or by the name of a shipped recipe; a
-parent may have a parent, and there it ends. Over the files lie the command's flags, over those
-the `--set` values. Whatever is wrong with any of it is told at once.
+parent may have a parent, and that one another, and there it ends. Over the files lie the command's
+flags, over those the `--set` values. Whatever is wrong with any of it is told at once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ldkit.errors import RecipeError
 from ldkit.recipe.explain import problems_in, recipe_error
-from ldkit.recipe.nodes import Node, Origin, Problem, find, merge, plain
+from ldkit.recipe.nodes import Node, Origin, Problem, find, merge, plain, written
 from ldkit.recipe.schema import Recipe
 from ldkit.recipe.shipped import find_recipe, shipped_recipes
 from ldkit.recipe.yaml_reader import Reading, read_document, read_value
@@ -31,7 +31,7 @@ __all__ = [
     "shipped_recipes",
 ]
 
-MOST_PARENTS = 2
+MOST_PARENTS = 3  # a base, a base over it, a shipped recipe, and then one's own
 DEFAULT = "default"
 
 
@@ -52,12 +52,12 @@ class LoadedRecipe:
 def load_recipe(
     name: str,
     overrides: Sequence[str] = (),
-    flags: Mapping[str, tuple[str, str]] = {},
+    flags: Mapping[str, tuple[str, Any]] = {},
 ) -> LoadedRecipe:
     """Return the recipe of that name or path, with overrides laid over it.
 
     `overrides` are texts `key=value` as given to `--set`, their values read as YAML; `flags` map a
-    key to the flag that sets it and to its text, which is taken as it is.
+    key to the flag that sets it and to its value, which is taken as it is.
 
     Raises:
         RecipeError: There is no such recipe, or it is wrong; all its problems are told at once.
@@ -68,8 +68,8 @@ def load_recipe(
     document = recipe.model_dump(mode="json")
     origins = {}
     for key, _ in leaves(document):
-        written = find(tree, tuple(key.split(".")))
-        origins[key] = DEFAULT if written is None else str(written.origin)
+        found = find(tree, tuple(key.split(".")))
+        origins[key] = DEFAULT if found is None else str(found.origin)
     return LoadedRecipe(recipe, source, document, origins)
 
 
@@ -115,7 +115,7 @@ class _Examined(NamedTuple):
 
 
 def _examine(
-    name: str, overrides: Sequence[str], flags: Mapping[str, tuple[str, str]]
+    name: str, overrides: Sequence[str], flags: Mapping[str, tuple[str, Any]]
 ) -> _Examined:
     path = find_recipe(name)
     source = name if path == Path(name) else _shown(path)
@@ -188,14 +188,16 @@ def _parent_of(extends: Node, path: Path, family: tuple[Path, ...]) -> Path | Pr
         return Problem(extends.origin, subject, f"A recipe cannot extend itself: {names}.")
     if len(family) > MOST_PARENTS:
         names = " → ".join(file.name for file in (*family, parent))
-        text = f"A recipe may have a parent and a grandparent, and there it ends: {names}."
+        text = f"A recipe may have three parents above it, and there it ends: {names}."
         return Problem(extends.origin, subject, text)
     return parent
 
 
-def _read_overrides(overrides: Sequence[str], flags: Mapping[str, tuple[str, str]]) -> Reading:
+def _read_overrides(overrides: Sequence[str], flags: Mapping[str, tuple[str, Any]]) -> Reading:
     """Return one tree of all that the command line sets; of two equal keys the later wins."""
-    given = [_at(key.split("."), Node(text, Origin(flag))) for key, (flag, text) in flags.items()]
+    given = [
+        _at(key.split("."), written(value, Origin(flag))) for key, (flag, value) in flags.items()
+    ]
     problems: list[Problem] = []
     for override in overrides:
         reading = _read_override(override)

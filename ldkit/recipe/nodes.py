@@ -62,6 +62,17 @@ def plain(node: Node) -> Any:
             return scalar
 
 
+def written(value: Any, origin: Origin) -> Node:
+    """Return plain values as a tree in which all were written at one place."""
+    match value:
+        case dict():
+            return Node({key: written(entry, origin) for key, entry in value.items()}, origin)
+        case tuple() | list():
+            return Node(tuple(written(item, origin) for item in value), origin)
+        case _:
+            return Node(value, origin)
+
+
 def child(node: Node, key: str | int) -> Node | None:
     """Return the entry of a mapping or a list, or None where there is none."""
     if isinstance(node.value, dict):

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ldkit.errors import RecipeError
-from ldkit.recipe.load import check_recipe, leaves, load_recipe, override
+from ldkit.recipe.load import check_recipe, leaves, load_recipe, override, shipped_recipes
 from ldkit.recipe.yaml_writer import write_value
 from tests.recipe.documents import ALONE, TAUGHT, complaint, write
 
@@ -189,16 +189,33 @@ def test_a_parent_that_cannot_be_is_refused_with_its_line(
 
 
 @pytest.mark.contract
-def test_a_circle_and_a_fourth_generation_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_may_be_extended(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "mine.yaml", f"extends: {name}\nname: mine\n")
+    assert load_recipe(path).recipe == load_recipe(name, ["name=mine"]).recipe
+
+
+@pytest.mark.contract
+def test_a_flag_may_set_a_section(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", TAUGHT)
+    deform = {"stages": (2, 3), "version": 2}
+    loaded = load_recipe(path, [], {"student.backbone.deform": ("--student", deform)})
+    assert loaded.document["student"]["backbone"]["deform"] == {"stages": [2, 3], "version": 2}
+    assert loaded.origins["student.backbone.deform.version"] == "--student"
+
+
+@pytest.mark.contract
+def test_a_circle_and_a_fifth_generation_are_refused(tmp_path: Path) -> None:
     for name, parent in (("a", "b"), ("b", "c"), ("c", "a")):
         write(tmp_path, f"{name}.yaml", f"extends: {parent}.yaml\n")
     told = complaint(str(tmp_path / "a.yaml"))
     assert "  c.yaml:1   extends = a.yaml\n" in told
     assert "A recipe cannot extend itself: a.yaml → b.yaml → c.yaml → a.yaml." in told
     write(tmp_path, "c.yaml", "extends: d.yaml\n")
-    write(tmp_path, "d.yaml", ALONE)
+    write(tmp_path, "d.yaml", "extends: e.yaml\n")
+    write(tmp_path, "e.yaml", ALONE)
     told = " ".join(complaint(str(tmp_path / "a.yaml")).split())
-    assert "a parent and a grandparent, and there it ends: a.yaml → b.yaml → c.yaml → d" in told
+    assert "may have three parents above it, and there it ends: a.yaml → b.yaml → c.yaml" in told
     assert load_recipe(str(tmp_path / "b.yaml")).recipe.name == "tiny"
 
 

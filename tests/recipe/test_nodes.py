@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldkit.recipe.nodes import Node, Origin, Scalar, find, merge, nearest_origin, plain
+from ldkit.recipe.nodes import Node, Origin, Scalar, find, merge, nearest_origin, plain, written
 
 FILE = Origin("a.yaml", 1)
 keys = st.sampled_from(["a", "b", "c"])
@@ -27,6 +27,14 @@ documents = st.dictionaries(
     ),
     max_size=3,
 ).map(node)
+
+
+@pytest.mark.law
+@settings(deadline=None)
+@given(documents)
+def test_plain_values_that_are_written_read_back(document: Node) -> None:
+    assert written(plain(document), FILE) == document
+    assert written({"a": [1, (2,)]}, FILE) == written({"a": (1, (2,))}, FILE)
 
 
 @pytest.mark.law

@@ -1,10 +1,14 @@
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from ldkit.errors import RecipeError
+from ldkit.recipe.detector import Deform, Fpn, Head, TimmBackbone
 from ldkit.recipe.load import load_recipe
+from ldkit.recipe.objective import Localization, MainLocalization
+from ldkit.recipe.schema import Milestones, Sgd, Views
 from ldkit.recipe.shipped import find_recipe, recipes_folder, shipped_recipes, title_of
 
 FILES = sorted(recipes_folder().rglob("*.yaml"))
@@ -35,8 +39,11 @@ def test_a_recipe_opens_with_source_expectation_needs_and_commands(path: Path) -
 @pytest.mark.contract
 def test_the_issue_s_recipes_are_shipped_and_bases_are_not_recipes() -> None:
     names = shipped_recipes()
-    wanted = {"coco/gfl_r18", "coco/gfl_r101", "coco/ld_r18_r101", "shapes/teacher", "shapes/ld"}
-    assert wanted <= set(names)
+    alone = {"gfl_r18", "gfl_r34", "gfl_r50", "gfl_r101", "gfl_r101dcn", "gfl_x101dcn"}
+    taught = {"ld_r18_r101", "ld_r34_r101", "ld_r50_r101", "ld_r101_r101dcn", "ld_r18_r101dcn"}
+    themselves = {"self_ld_r18", "self_ld_r50", "self_ld_x101dcn"}
+    wanted = {f"coco/{name}" for name in alone | taught | themselves}
+    assert wanted | {"shapes/teacher", "shapes/ld"} <= set(names)
     assert list(names) == sorted(names)
     assert not [name for name in names if "base" in name]
     assert {path.stem for path in FILES} >= {"base", "base_1x"}
@@ -73,6 +80,88 @@ def test_the_paper_s_row_has_the_published_numbers() -> None:
     assert student["student"]["head"] == teacher["model"]["head"]
     assert student["student"]["head"]["reg_max"] == 16
     assert student["eval"]["topk"] == "locations"
+
+
+class Published(NamedTuple):
+    """A row of the paper's table, or of its repository's."""
+
+    backbone: str
+    deform: tuple[int, ...] | None
+    epochs: int
+    batch: int
+    ap: tuple[float, float | None, float | None] | None
+
+
+# Source: ld-spec 7.6, 8.2 and 12. Self-distillation is 1x; X-101-DCN with a mini-batch of 4.
+PUBLISHED = {
+    "gfl_r18": Published("resnet18", None, 12, 6, (35.8, 53.1, 38.2)),
+    "gfl_r34": Published("resnet34", None, 12, 6, (38.9, 56.6, 42.2)),
+    "gfl_r50": Published("resnet50", None, 12, 6, (40.1, 58.2, 43.1)),
+    "gfl_r101": Published("resnet101", None, 24, 6, (44.6, 62.9, 48.4)),
+    "gfl_r101dcn": Published("resnet101", (2, 3, 4), 24, 6, (47.1, None, None)),
+    "gfl_x101dcn": Published("resnext101_32x4d", (3, 4), 12, 4, (46.9, 65.4, 51.1)),
+    "ld_r18_r101": Published("resnet18", None, 12, 6, (36.5, 52.9, 39.3)),
+    "ld_r34_r101": Published("resnet34", None, 12, 6, (39.8, 56.6, 43.1)),
+    "ld_r50_r101": Published("resnet50", None, 12, 6, (41.1, 58.7, 44.9)),
+    "ld_r101_r101dcn": Published("resnet101", None, 24, 6, (45.4, 63.1, 49.5)),
+    "ld_r18_r101dcn": Published("resnet18", None, 12, 6, None),
+    "self_ld_r18": Published("resnet18", None, 12, 6, (36.1, 52.9, 38.5)),
+    "self_ld_r50": Published("resnet50", None, 12, 6, (40.6, 58.2, 43.8)),
+    "self_ld_x101dcn": Published("resnext101_32x4d", (3, 4), 12, 4, (47.5, 65.8, 51.8)),
+}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_every_row_has_the_published_numbers(name: str) -> None:
+    row, recipe = PUBLISHED[name], load_recipe(f"coco/{name}").recipe
+    backbone = recipe.detector.backbone
+    assert backbone == TimmBackbone(
+        name=row.backbone, deform=None if row.deform is None else Deform(stages=row.deform)
+    )
+    assert (recipe.detector.fpn, recipe.detector.head) == (Fpn(), Head())
+    long = row.epochs == 24
+    assert recipe.schedule == Milestones(
+        kind="milestones", epochs=row.epochs, milestones=(16, 22) if long else (8, 11)
+    )
+    assert recipe.views == Views(
+        short_side_px=(480, 800) if long else 800, count=24 if name == "ld_r101_r101dcn" else None
+    )
+    assert recipe.train.batch_size == row.batch
+    assert recipe.optim == Sgd(kind="sgd", lr=0.01 * row.batch / 16)
+    expected = recipe.expect
+    found = None if expected is None else (expected.ap, expected.ap50, expected.ap75)
+    assert found == row.ap
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if "ld_" in name])
+def test_every_distillation_is_main_ld_alone(name: str) -> None:
+    recipe = load_recipe(f"coco/{name}").recipe
+    main = MainLocalization(weight=0.25, temperature=10.0, normalizer="paper")
+    alone = load_recipe("coco/gfl_r18").recipe.objective
+    assert recipe.objective == alone.model_copy(update={"localization": Localization(main=main)})
+
+
+@pytest.mark.contract
+def test_students_of_one_cache_ask_for_the_same_views_and_rows() -> None:
+    """One cache of r101.pt serves three students."""
+    recipes = [load_recipe(f"coco/ld_{student}_r101").recipe for student in ("r18", "r34", "r50")]
+    first = recipes[0]
+    for recipe in recipes[1:]:
+        assert (recipe.cache, recipe.views, recipe.data) == (first.cache, first.views, first.data)
+        assert recipe.teacher == first.teacher
+        assert recipe.seed == first.seed
+
+
+@pytest.mark.contract
+def test_recipes_of_different_teachers_or_views_have_caches_of_their_own() -> None:
+    found: dict[str, tuple[object, ...]] = {}
+    for name in shipped_recipes():
+        recipe = load_recipe(name).recipe
+        if recipe.cache is not None and recipe.teacher is not None:
+            content = (recipe.teacher.checkpoint, recipe.views, recipe.data)
+            assert found.setdefault(recipe.cache.path, content) == content, name
 
 
 @pytest.mark.contract
