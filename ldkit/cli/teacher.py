@@ -6,14 +6,23 @@ from typing import Annotated
 import typer
 
 from ldkit.cli import console, progress
-from ldkit.cli.options import Device, DryRun, Json, OutFile, Overrides, RecipeName, Resume
+from ldkit.cli.options import (
+    ARCHITECTURES,
+    Device,
+    DryRun,
+    Json,
+    OutFile,
+    Overrides,
+    RecipeName,
+    Resume,
+)
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.table import teacher_recipe
 
 app = typer.Typer(no_args_is_help=True, help="Train a teacher (or a baseline).")
 Arch = Annotated[
     str | None,
-    typer.Option("--arch", help="r18, r34, r50, r101, or any timm backbone.", show_default=False),
+    typer.Option("--arch", help=ARCHITECTURES, show_default=False),
 ]
 
 
