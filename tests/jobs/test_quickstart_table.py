@@ -33,8 +33,8 @@ def test_differences_are_taken_pair_by_pair(world: World, tmp_path: Path) -> Non
     result = outcome(world.cache, runs, 12.3, "here")
     cells = {row[0]: (" ".join(row[1].split()), row[-1]) for row in result.rows}
     assert cells["teacher"] == ("40.0", "-")
-    assert cells["student"] == ("20.0 ± 10.0", "-")
-    assert cells["difference"] == ("+2.0 ± 0.0", "-")
+    assert cells["student"] == ("20.0 ±10.0", "-")
+    assert cells["difference"] == ("+2.0 ±0.0", "-")
     assert result.figures["student"][1]["ap"] == 0.30
 
 
