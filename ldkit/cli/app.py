@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from ldkit import __version__
-from ldkit.cli import cache, cache_logits, data, distill, evaluate, quickstart, recipe, teacher
+from ldkit.cli import (
+    cache,
+    cache_logits,
+    data,
+    distill,
+    evaluate,
+    predict,
+    quickstart,
+    recipe,
+    teacher,
+)
 from ldkit.errors import LdkitError
 
 app = typer.Typer(
@@ -24,6 +34,7 @@ app.command("cache-logits")(cache_logits.cache_logits)
 app.add_typer(cache.app, name="cache")
 app.command("distill")(distill.distill)
 app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
 
