@@ -16,6 +16,7 @@ from ldkit.cli import (
     predict,
     quickstart,
     recipe,
+    run,
     teacher,
 )
 from ldkit.errors import LdkitError
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("quickstart")(quickstart.quickstart)
+app.command("run")(run.run)
 app.add_typer(teacher.app, name="teacher")
 app.command("cache-logits")(cache_logits.cache_logits)
 app.add_typer(cache.app, name="cache")
