@@ -131,7 +131,7 @@ def read_foreign_file(path: Path, wanted: str, hint: str) -> ForeignFile:
         raise CheckpointError(problem, where=str(path), hint=hint) from error
     except BrokenLayout as error:
         raise CheckpointError(f"is not {wanted}: {error}.", where=str(path), hint=hint) from error
-    except (BrokenPickle, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (BrokenPickle, zipfile.BadZipFile, EOFError) as error:
         detail = f" ({error})" if isinstance(error, EOFError) else ""
         raise CheckpointError(
             f"is truncated or damaged: a file of torch, but not a whole one{detail}.",

@@ -75,8 +75,11 @@ def read_zip(path: Path, content: mmap.mmap) -> Layout:
         BrokenPickle: Its content is damaged.
         BadZipFile, EOFError: It is truncated.
     """
-    with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+    except (ValueError, NotImplementedError, OverflowError, struct.error) as error:
+        raise zipfile.BadZipFile(str(error)) from error  # names and numbers of a damaged list
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise BrokenLayout("it is a zip without the parts that torch writes")
@@ -128,7 +131,10 @@ def read_old(_: Path, content: mmap.mmap) -> Layout:
     reading, keys = read_pickle(content), read_pickle(content).value
     storages = {}
     for reference in reading.references:
-        storage, _shift = storage_of(reference)
+        try:
+            storage = storage_of(reference)[0]
+        except BrokenLayout as error:
+            raise BrokenLayout(f"a tensor in it {error}") from error
         storages[storage.key] = storage
     if not isinstance(keys, list) or set(keys) != set(storages):
         raise BrokenLayout("its list of storages is not that of its tensors")

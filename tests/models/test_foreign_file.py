@@ -4,6 +4,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,30 @@ def test_a_truncated_file_is_told(is_zip: bool, share: float, tmp_path: Path) ->
     text = refused(path)
     assert "is truncated or damaged: a file of torch, but not a whole one" in text
     assert "Copy or download it again." in text
+
+
+@pytest.mark.law
+@settings(deadline=None, max_examples=120)
+@given(data=st.data(), is_zip=st.booleans())
+def test_damage_is_told_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, is_zip: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.pth"
+    content = bytearray(save({"w": torch.ones(3, 4)[1:], "n": 7}, path, is_zip=is_zip).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    with suppress(CheckpointError):
+        file = read(path)
+        if isinstance(file.content, dict):
+            file.tensors({"w": file.content.get("w")})
+
+
+@pytest.mark.contract
+def test_a_tensor_of_an_unknown_type_in_an_older_file_is_told(tmp_path: Path) -> None:
+    path = save({"w": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "x.pth", is_zip=False)
+    said = "a tensor in it is of a type that is unknown here (torch.ComplexFloatStorage)."
+    assert said in refused(path)
 
 
 @pytest.mark.contract
