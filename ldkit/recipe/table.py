@@ -24,7 +24,9 @@ SHORT_NAMES = {
     "x101": TimmBackbone(name="resnext101_32x4d"),
     "x101dcn": TimmBackbone(name="resnext101_32x4d", deform=Deform(stages=(3, 4))),
 }
-DEFAULT_ARCH = "r101"
+DEFAULT_ARCH = "r101dcn"
+BASE_ARCH = "r101"
+"""The recipe that a backbone without one of its own starts from."""
 DEFAULT_STUDENT = "r18"
 
 _ROW = re.compile(
@@ -91,7 +93,7 @@ def teacher_recipe(recipe: str | None, arch: str | None) -> Choice:
     own = f"coco/gfl_{wanted}"
     if own in shipped_recipes():
         return Choice(own, wanted)
-    base = _with_backbone(f"coco/gfl_{DEFAULT_ARCH}", wanted, "--arch", "model")
+    base = _with_backbone(f"coco/gfl_{BASE_ARCH}", wanted, "--arch", "model")
     return _renamed(base, f"gfl_{wanted}", "--arch")
 
 
@@ -162,4 +164,6 @@ def _with_backbone(recipe: str, arch: str | None, flag: str, section: str) -> Ch
 
 
 def _renamed(choice: Choice, name: str, flag: str) -> Choice:
-    return Choice(choice.name, choice.arch, choice.flags | {"name": (flag, name.replace("/", "_"))})
+    """Return a recipe under another name, about whose results nothing is known."""
+    own = {"name": (flag, name.replace("/", "_")), "expect": (flag, None)}
+    return Choice(choice.name, choice.arch, choice.flags | own)

@@ -90,14 +90,18 @@ def test_arch_takes_the_recipe_of_that_name(arch: str) -> None:
     assert (backbone.name, backbone.deform) == (SHORT_NAMES[arch].name, SHORT_NAMES[arch].deform)
 
 
-def test_arch_without_a_recipe_of_its_own_takes_the_teacher_s_with_its_backbone() -> None:
-    assert teacher_recipe(None, None) == Choice("coco/gfl_r101", "r101")
+def test_without_any_name_the_teacher_of_the_product_s_command_line_is_trained() -> None:
+    assert teacher_recipe(None, None) == Choice("coco/gfl_r101dcn", "r101dcn")
+
+
+def test_arch_without_a_recipe_of_its_own_takes_r101_s_with_its_backbone() -> None:
     recipe = load(teacher_recipe(None, "x101"))
     assert recipe.name == "gfl_x101"
     assert recipe.schedule.epochs == 24
     assert recipe.detector.backbone == TimmBackbone(name="resnext101_32x4d")
     recipe = load(teacher_recipe(None, "convnext_tiny"))
     assert (recipe.name, recipe.detector.backbone.name) == ("gfl_convnext_tiny", "convnext_tiny")
+    assert recipe.expect is None
 
 
 def test_a_short_name_says_all_about_a_named_recipe_s_layers() -> None:
