@@ -21,6 +21,7 @@ from ldkit.recipe.load import load_recipe
 from ldkit.recipe.schema import Recipe
 from ldkit.training.events import Step
 from tests.jobs.tiny import (
+    CLASSES,
     MIXED,
     ROOT,
     STUDENT,
@@ -33,6 +34,7 @@ from tests.jobs.tiny import (
     steps,
     weights,
 )
+from tests.models.mmdet_files import older_file, published_state, save, small_detector
 
 ALL = (
     *("teacher", "scores of the teacher", "cache", "student", "scores of the student"),
@@ -417,19 +419,25 @@ def test_a_teacher_that_is_there_stays_and_a_changed_recipe_of_its_is_told(copy:
     assert done_again(finish(pipeline.run(recipe(), PAIRED))) == ()
 
 
-@pytest.mark.law
-def test_a_published_teacher_is_imported(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (copy / "t.pt").rename(copy / "published.pth")
-
-    def imported(path: Path, out: Path) -> Generator[Message, None, None]:
-        shutil.copy(path, out)
-        yield Progress(1, 1, "files")
-
-    monkeypatch.setattr("ldkit.jobs.import_teacher.run", imported)
-    status = found("teacher.published=published.pth")["teacher"].status
-    assert status.note == "imported from published.pth"
-    outcome = finish(pipeline.run(recipe("teacher.published=published.pth"), PAIRED))
-    assert done_again(outcome) == ("teacher",)
+@pytest.mark.story
+def test_a_published_teacher_is_imported_and_used(empty: Path) -> None:
+    state = published_state(small_detector())
+    save(older_file(state, classes=CLASSES), empty / "published.pth")
+    own = (
+        "teacher={checkpoint: imported.pt, published: published.pth, recipe: teacher.yaml}",
+        "student.fpn.levels=[3, 4, 5, 6, 7]",
+        "student.head={norm_groups: 4, reg_max: 8, anchor_scale: 8, bin_width: 1}",
+        "views={short_side_px: 160, long_side_max_px: 320}",
+        "schedule.max_steps=1",
+    )
+    assert found(*own)["teacher"].status.note == "imported from published.pth"
+    outcome = finish(pipeline.run(recipe(*own), ALONE))
+    assert outcome.models["teacher"] == "imported.pt"
+    assert [row[0] for row in outcome.rows] == ["teacher", "student", "student - teacher"]
+    teacher = read_model(empty / "imported.pt").fingerprint
+    assert read_model(empty / "runs" / "student" / "model.pt").origin["teacher"] == teacher
+    assert not (empty / "runs" / "teacher").exists()
+    assert done_again(finish(pipeline.run(recipe(*own), ALONE))) == ()
 
 
 @pytest.mark.law
