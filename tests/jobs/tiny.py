@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-import torch
 
 from ldkit.jobs.progress import Message
 from ldkit.models.checkpoint_file import read_model, weights_fingerprint
@@ -170,11 +169,3 @@ def python(code: str, *arguments: object) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-
-
-def jitter(model: torch.nn.Module, seed: int = 0) -> None:
-    """Move all weights a little, so that another model of the same kind comes out."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
