@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ from ldkit import __version__
 from ldkit.cli import (
     cache,
     cache_logits,
+    console,
+    ctrl_c,
     data,
     distill,
     evaluate,
@@ -40,8 +43,6 @@ app.command("predict")(predict.predict)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
 
-INTERRUPTED = 130
-
 
 def _print_version(wanted: bool) -> bool:
     if wanted:
@@ -52,9 +53,10 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def root(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Distill object detectors from a teacher cache on disk (localization distillation)."""
@@ -67,17 +69,15 @@ def main() -> None:
     """Run the command line; user mistakes end in a message, not in a traceback."""
     # Waiting OpenMP threads burn the cores that other processes need; set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ldkit.cli import console
-
+    ctrl_c.Interrupts().install()
     try:
         app()
     except LdkitError as error:
         if os.environ.get("LDKIT_DEBUG"):
-            raise
+            traceback.print_exception(error)
         console.print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        if os.environ.get("LDKIT_DEBUG"):
-            raise
-        console.say("Stopped. What is complete stays; the same command goes on from there.")
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:  # Typer makes this of Ctrl-C
+        if end.code == ctrl_c.EXIT_CODE:
+            console.say(ctrl_c.stopped(sys.argv[1:]))
+        raise

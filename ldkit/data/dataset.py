@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from ldkit.data.augment import read_image, render, render_boxes
 from ldkit.data.coco import Record
 from ldkit.errors import DataError, LdkitError
+from ldkit.interrupts import interrupts_held
 from ldkit.structures import Batch, GroundTruth, Size, View, ViewKey
 
 DrawView = Callable[[ViewKey, Size], View]
@@ -133,7 +134,10 @@ def load_batches(
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else every loader moves torch's global one
     )
-    for loaded in loader:
+    with interrupts_held() as held:  # half a loader complains, and so do its newborn workers
+        loading = iter(loader)
+    held.release()
+    for loaded in loading:
         if isinstance(loaded, LdkitError):
             raise loaded
         yield loaded.to(device)

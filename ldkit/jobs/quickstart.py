@@ -4,23 +4,16 @@ A pair shares its seed: first weights, order of batches and views are equal, so 
 is the distillation alone. The two students of a pair train side by side, one thread each.
 """
 
-import signal
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.managers import SyncManager
+from functools import partial
 from pathlib import Path
-from queue import Empty
-from threading import Event
-from typing import Protocol, runtime_checkable
-
-import torch
 
 from ldkit.data.shapes import write_shapes
 from ldkit.files import canonical_json, write_text
 from ldkit.jobs import build_cache, distill, evaluate, train_teacher
+from ldkit.jobs.processes import side_by_side
 from ldkit.jobs.progress import Message, Note
 from ldkit.jobs.quickstart_table import Outcome, outcome
 from ldkit.recipe.load import load_recipe
@@ -29,23 +22,8 @@ from ldkit.recipe.schema import Recipe
 TRAIN_IMAGES, VAL_IMAGES = 1200, 300
 TEACHER, PLAIN, DISTILLED = "teacher", "student", "student + LD"
 CORES = 2
-POLL_SECONDS = 0.2
-IGNORE_INTERRUPTS = (signal.SIGINT, signal.SIG_IGN)
 
 Told = tuple[str, Message]
-
-
-@runtime_checkable
-class Channel(Protocol):
-    """The way from the processes to this one: a queue, or a stand-in for one elsewhere."""
-
-    def put(self, item: Told) -> None:
-        """Send what a stage tells."""
-        ...
-
-    def get(self, *, timeout: float) -> Told:
-        """Return what was told next; raise `Empty` after so many seconds of silence."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,42 +119,9 @@ def _folders(jobs: Sequence[Job]) -> dict[str, list[Path]]:
 
 
 def _in_processes(jobs: Sequence[Job]) -> Generator[Told, None, None]:
-    """Train and score each job in a process of one thread, two at a time; yield what they tell.
-
-    Ctrl-C reaches this process alone; it asks the others to stop, and they save first.
-    """
-    context = get_context("spawn")
-    manager = SyncManager(ctx=context)
-    manager.start(signal.signal, IGNORE_INTERRUPTS)
-    with manager, ProcessPoolExecutor(CORES, context, signal.signal, IGNORE_INTERRUPTS) as pool:
-        told, stop = manager.Queue(), manager.Event()
-        futures = [pool.submit(_train_and_score, job, told, stop) for job in jobs]
-        try:
-            while not all(future.done() for future in futures):
-                yield from _waiting(told)
-            yield from _waiting(told)
-        except (KeyboardInterrupt, GeneratorExit):
-            stop.set()
-            raise
-        for future in futures:
-            future.result()
-
-
-def _waiting(told: Channel) -> Generator[Told, None, None]:
-    while True:
-        try:
-            yield told.get(timeout=POLL_SECONDS)
-        except Empty:
-            return
-
-
-def _train_and_score(job: Job, told: Channel, stop: Event) -> None:
-    """Run one job from its recipe to its scores on the validation images."""
-    torch.set_num_threads(1)
-    for message in _trained_and_scored(job):
-        if stop.is_set():
-            return  # closes the generators, and so saves
-        told.put((job.stage, message))
+    """Train and score each job in a process of its own; yield what they tell."""
+    tasks = {job.stage: partial(_trained_and_scored, job) for job in jobs}
+    yield from side_by_side(tasks, CORES)
 
 
 def _trained_and_scored(job: Job) -> Generator[Message, None, None]:

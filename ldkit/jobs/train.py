@@ -17,6 +17,7 @@ from ldkit.data.coco import CocoIndex, Record, training_records
 from ldkit.data.dataset import DrawView, ViewDataset, load_batches
 from ldkit.data.sampler import batches_per_epoch, epoch_batches
 from ldkit.errors import DataError, UsageError
+from ldkit.interrupts import interrupts_held
 from ldkit.jobs import assemble
 from ldkit.jobs.benchmark import Benchmark, benchmark, check_classes
 from ldkit.jobs.evaluate import Target, score
@@ -244,7 +245,9 @@ def _keys(recipe: Recipe, material: Material, epoch: int) -> list[list[ViewKey]]
 
 
 def _saved(run: RunFolder, state: TrainState, keep: int) -> Saved:
-    folder = write_state(run.checkpoints, state, keep=keep)
+    with interrupts_held() as held:  # impatience must not cost the work of hours
+        folder = write_state(run.checkpoints, state, keep=keep)
+    held.release()
     return Saved(state.step, str(folder))
 
 

@@ -15,8 +15,8 @@ from types import TracebackType
 
 from ldkit.errors import DataError, StorageError
 from ldkit.files import write_bytes
+from ldkit.interrupts import interrupts_held
 from ldkit.training.events import Evaluated, Event, Finished, Saved, Started, Step
-from ldkit.training.interrupts import interrupts_held
 
 KINDS: dict[str, type[Event]] = {
     "started": Started,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ldkit.interrupts import interrupts_held
 from ldkit.structures import Batch, LossTerms
 from ldkit.training.checkpoint import TrainState
 from ldkit.training.events import Event, Finished, Started, Step
 from ldkit.training.guards import SilenceWatch, raise_if_not_finite
-from ldkit.training.interrupts import interrupts_held
 from ldkit.training.schedule import Schedule, learning_rate
 
 StepFunction = Callable[[Batch], LossTerms]

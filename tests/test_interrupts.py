@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from ldkit.training.interrupts import interrupts_held
+from ldkit.interrupts import interrupts_held
 
 
 @pytest.mark.contract

@@ -2,7 +2,7 @@
 
 A training step changes weights, optimizer, running statistics and position. Interrupted half
 way these no longer agree, and a run resumed from them is another run. A step is short, so the
-interrupt waits for its end.
+interrupt waits for its end. So it does while a line, a checkpoint or a loader is made.
 """
 
 import signal
