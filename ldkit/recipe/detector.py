@@ -98,7 +98,7 @@ class Head(Section):
     convs: Annotated[int, Field(ge=0, le=8)] = 4
     """Convolutions of each tower."""
     norm_groups: PositiveInt = 32
-    """Groups of the towers' GroupNorm; must divide fpn.channels and be less."""
+    """Groups of the towers' GroupNorm; must divide fpn.channels."""
     reg_max: Annotated[int, Field(ge=2, le=64)] = 16
     """Largest distance, in bins."""
     bin_width: PositiveFloat = 1.0
@@ -118,6 +118,4 @@ class Detector(Section):
     def _check(self) -> "Detector":
         if self.fpn.channels % self.head.norm_groups:
             raise ValueError(f"head.norm_groups: must divide fpn.channels = {self.fpn.channels}.")
-        if self.fpn.channels == self.head.norm_groups:  # a level of one cell has no spread then
-            raise ValueError("head.norm_groups: must be less than fpn.channels.")
         return self
