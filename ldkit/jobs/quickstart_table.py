@@ -14,8 +14,8 @@ from ldkit.jobs.facts import Fact, Facts, as_json
 
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
 ONE_SEED = (
-    "One seed is one seed: on this small set the difference between two runs moves by about two "
-    "points of AP from seed to seed. For means and standard errors: ldkit quickstart --seeds 4."
+    "One seed is one seed: the difference changes from seed to seed by about as much as its size."
+    "\nFor means and standard errors: ldkit quickstart --seeds 4"
 )
 SEVERAL = "Mean ± standard error over {} seeds; differences are paired (same seed, same batches)."
 
