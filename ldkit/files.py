@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     except OSError as error:
         raise StorageError(
-            f"could not be written: {error.strerror or error}.",
+            f"could not be written: {why_not_written(path, error)}.",
             where=str(path),
             hint="Nothing half-written was left. Free space or choose another folder, then "
             "run the same command again: it goes on where it stopped.",
@@ -45,6 +45,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # gone already, or the folder itself is the trouble
             temporary.unlink()
+
+
+def why_not_written(path: Path, error: OSError) -> str:
+    """Return why writing `path` failed: the system's words, or the file that is in the way."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        for folder in (path, *path.parents):
+            if folder.is_file():
+                return f"{folder} is a file, not a folder"
+    return error.strerror or str(error)
 
 
 def _sync(path: Path) -> None:

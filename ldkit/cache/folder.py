@@ -111,8 +111,9 @@ def missing_shards(folder: CacheFolder, plan: Plan) -> list[int]:
 def incomplete(folder: CacheFolder) -> CacheIncomplete:
     """Return the error for a cache without a manifest: how much is there, what to run."""
     if file_size(folder.plan) is None:
+        there = folder.path.is_dir()
         return CacheIncomplete(
-            "holds no plan.json: no cache was begun here.",
+            "holds no plan.json: no cache was begun here." if there else "is no folder.",
             where=str(folder.path),
             hint="Build one with `ldkit cache-logits`, or name the folder of another cache.",
         )
@@ -121,6 +122,6 @@ def incomplete(folder: CacheFolder) -> CacheIncomplete:
     return CacheIncomplete(
         f"is not sealed: {plan.shards - missing} of {plan.shards} shards are complete.",
         where=str(folder.path),
-        hint="Run `ldkit cache-logits` with the same recipe and teacher: it builds the missing "
-        f"{missing} and seals the cache.",
+        hint="Run `ldkit cache-logits` with the same recipe and teacher: it "
+        f"{f'builds the missing {missing} and ' if missing else ''}seals the cache.",
     )

@@ -14,10 +14,10 @@ app = typer.Typer(no_args_is_help=True, help="Check a data set, or draw the embe
 @app.command("synth")
 def synth(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")],
-    train: Annotated[int, typer.Option("--train", help="Training images.")] = 1200,
-    val: Annotated[int, typer.Option("--val", help="Validation images.")] = 300,
-    size: Annotated[int, typer.Option("--size", help="Side of an image in pixels.")] = 128,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the drawing.")] = 0,
+    train: Annotated[int, typer.Option("--train", min=1, help="Training images.")] = 1200,
+    val: Annotated[int, typer.Option("--val", min=1, help="Validation images.")] = 300,
+    size: Annotated[int, typer.Option("--size", min=64, help="Side of an image in pixels.")] = 128,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the drawing.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Draw scenes of shapes with soft, blurred and occluded edges, as images and COCO JSON."""

@@ -11,7 +11,7 @@ ARCHITECTURES = f"{', '.join(SHORT_NAMES)}, or any timm backbone."
 RecipeName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RECIPE]",
+        metavar="RECIPE",
         help="A recipe of `ldkit recipe list`, or a YAML file.",
         show_default=False,
     ),
@@ -32,17 +32,3 @@ OutFile = Annotated[
     Path | None,
     typer.Option("--out", metavar="FILE", help="Also write the finished model to this file."),
 ]
-
-
-def named_flags(**flags: object) -> dict[str, tuple[str, str]]:
-    """Return recipe key → (flag, value) for the named flags that were given.
-
-    A flag sets one recipe key; its spelling is kept so that messages can name it.
-    """
-    keys = {
-        "teacher": "teacher.checkpoint",
-        "cache": "cache.path",
-    }
-    return {
-        keys[name]: (f"--{name}", str(value)) for name, value in flags.items() if value is not None
-    }

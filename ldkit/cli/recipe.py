@@ -55,7 +55,7 @@ def show(recipe: Name, overrides: Overrides = None, as_json: Json = False) -> No
 
 @app.command("check")
 def check(
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Names or files.")],
+    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE", help="Names or files.")],
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
@@ -103,7 +103,7 @@ def diff(left: Name, right: Name, as_json: Json = False) -> None:
 @app.command("schema")
 def schema(
     section: Annotated[
-        str, typer.Argument(metavar="[SECTION]", help="Such as optim; without, everything.")
+        str, typer.Argument(metavar="SECTION", help="Such as optim; without, everything.")
     ] = "",
     as_json: Json = False,
 ) -> None:

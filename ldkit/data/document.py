@@ -114,8 +114,7 @@ def _broken(path: Path, message: str) -> DataError:
     return DataError(
         message,
         where=str(path),
-        hint="Point the recipe's data section at a complete COCO annotation file "
-        "(an interrupted download ends in the middle).",
+        hint="Name a complete COCO annotation file (an interrupted download ends in the middle).",
     )
 
 

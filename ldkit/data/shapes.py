@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from ldkit.data.scene import REFERENCE_PX, Placed, draw_scene
 from ldkit.data.shape_outlines import CLASSES
 from ldkit.errors import StorageError, UsageError
-from ldkit.files import canonical_json, write_text
+from ldkit.files import canonical_json, why_not_written, write_text
 
 LEAST_SIZE_PX = 64
 _SOFT_NOISE = 2.0
@@ -179,7 +179,7 @@ def _storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"could not be written: {error.strerror or error}.",
+            f"could not be written: {why_not_written(path, error)}.",
             where=str(path),
             hint="Free space or choose another folder, then run the same command again.",
         ) from error

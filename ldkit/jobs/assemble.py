@@ -12,7 +12,7 @@ from torch import nn
 from ldkit.data.augment import ViewPolicy
 from ldkit.data.coco import CocoIndex
 from ldkit.data.voc import read_voc
-from ldkit.errors import CheckpointError, UsageError
+from ldkit.errors import CheckpointError, DataError, UsageError
 from ldkit.models import deform, gfl
 from ldkit.models.backbone import small_backbone, timm_backbone
 from ldkit.models.checkpoint_file import ModelFile, load_weights, read_model
@@ -55,8 +55,12 @@ def _no_device(message: str) -> UsageError:
 
 
 def index(data: Data, split: Split) -> CocoIndex:
-    """Return the images and boxes of a split, checked."""
-    root = Path(data.root)
+    """Return the images and boxes of a split, checked.
+
+    Raises:
+        DataError: The folder of the data set is absent, or something in it is wrong.
+    """
+    root = data_root(data)
     match split:
         case CocoSplit(images=images, annotations=annotations):
             return CocoIndex.read(root / images, root / annotations, data.bad_boxes)
@@ -64,6 +68,24 @@ def index(data: Data, split: Split) -> CocoIndex:
             return read_voc(root, sets, data.bad_boxes).index
         case _:
             assert_never(split)
+
+
+def data_root(data: Data) -> Path:
+    """Return the folder of the data set.
+
+    Raises:
+        DataError: There is no such folder.
+    """
+    root = Path(data.root)
+    if not root.is_dir():
+        raise DataError(
+            "is a file, not the folder of a data set." if root.exists() else "does not exist.",
+            where=data.root,
+            hint="Name the folder of the data set with `--set data.root=FOLDER`, and the files in "
+            "it by data.train and data.val (`ldkit recipe schema data`). Drawn shapes to try "
+            "with: `ldkit data synth FOLDER`.",
+        )
+    return root
 
 
 def place(data: Data, split: Split) -> str:

@@ -66,7 +66,7 @@ def benchmark(data: Data, split: str, section: Split, evaluator: str | None = No
         DataError: Images or annotations are not right.
         UsageError: There is no such evaluator, it is not installed, or the split is not COCO's.
     """
-    root = Path(data.root)
+    root = assemble.data_root(data)
     match section:
         case CocoSplit(images=images, annotations=annotations) if split == "test-dev":
             index = CocoIndex.read_image_list(root / images, root / annotations)

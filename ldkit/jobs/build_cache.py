@@ -25,7 +25,6 @@ from ldkit.jobs.progress import Message, Note, Progress
 from ldkit.jobs.size_estimate import Estimate, estimate
 from ldkit.jobs.teacher_rows import rows_of_group
 from ldkit.jobs.train import Material
-from ldkit.models.checkpoint_file import read_model
 from ldkit.models.gfl import Detector
 from ldkit.recipe.detector import SmallBackbone, TimmBackbone
 from ldkit.recipe.schema import Cache, Recipe
@@ -62,7 +61,7 @@ def order(recipe: Recipe) -> Order:
         CacheMismatch: The teacher's classes are not those of the data set.
     """
     cache, teacher = _sections(recipe)
-    file = read_model(teacher)
+    file = sources.read_teacher(teacher)
     material = Material.of(recipe)
     sources.check_teacher(file, teacher, material.index)
     section = assemble.detector_section(file, teacher)
@@ -172,7 +171,7 @@ def _bytes_per_row(plan: Plan) -> int:
 
 def backbone_of(teacher: Path) -> TimmBackbone | SmallBackbone:
     """Return the backbone in a teacher's file."""
-    return assemble.detector_section(read_model(teacher), teacher).backbone
+    return assemble.detector_section(sources.read_teacher(teacher), teacher).backbone
 
 
 def cache_folder(recipe: Recipe) -> Path:

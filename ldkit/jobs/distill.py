@@ -90,7 +90,7 @@ def run(recipe: Recipe, folder: Path, options: Options) -> Generator[Message, No
             }
         case Source.ONLINE:
             path = teacher_path(recipe)
-            file = read_model(path)
+            file = sources.read_teacher(path)
             check_student(recipe, file, path, material.index)
             model = load_teacher(path, task.device, channels_last=recipe.train.channels_last)
             limit = recipe.cache.batch_size if recipe.cache else recipe.train.batch_size
@@ -122,7 +122,7 @@ def outline(recipe: Recipe, folder: Path, options: Options) -> Facts:
             value = {"folder": str(reader.path), "fingerprint": known}
             facts["cache"] = Fact(f"{reader.path} ({known[:12]})", value)
         case Source.ONLINE:
-            check_student(recipe, read_model(path), path, material.index)
+            check_student(recipe, sources.read_teacher(path), path, material.index)
             facts["teacher"] = str(path)
         case _:
             assert_never(options.source)
@@ -265,9 +265,14 @@ def only_sealed_cache(root: Path) -> Path:
             where=str(root),
             hint="Name one with `--cache FOLDER`.",
         )
-    unsealed = ", ".join(str(path) for path in found)
+    if found:
+        raise UsageError(
+            f"holds no sealed cache; unfinished: {', '.join(str(path) for path in found)}.",
+            where=str(root),
+            hint="Finish it by the command that began it, `ldkit cache-logits ...`.",
+        )
     raise UsageError(
-        f"holds no sealed cache{f' (unfinished: {unsealed})' if unsealed else ''}.",
+        "holds no sealed cache.",
         where=str(root),
         hint="Build one with `ldkit cache-logits --teacher FILE`, name one with "
         "`--cache FOLDER`, or run the teacher beside the student with `--online --teacher FILE`.",

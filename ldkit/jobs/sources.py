@@ -14,7 +14,7 @@ from ldkit.data.augment import ViewPolicy
 from ldkit.data.coco import CocoIndex
 from ldkit.errors import CacheMismatch, CheckpointError
 from ldkit.jobs import assemble
-from ldkit.models.checkpoint_file import ModelFile
+from ldkit.models.checkpoint_file import ModelFile, read_model
 from ldkit.recipe.detector import Detector
 from ldkit.recipe.schema import Recipe
 from ldkit.structures import ViewKey
@@ -78,6 +78,22 @@ def views_source(recipe: Recipe) -> Source:
 def render_source() -> Source:
     """Return the identity of the renderer and its library."""
     return Source.of({"render": RENDER_VERSION, "opencv": cv2.__version__})
+
+
+def read_teacher(path: Path) -> ModelFile:
+    """Return the teacher's file.
+
+    Raises:
+        CheckpointError: There is none (the message says where teachers come from), or it is none.
+    """
+    if not path.exists():
+        raise CheckpointError(
+            "does not exist, but the teacher's model file is expected there.",
+            where=str(path),
+            hint="Name the file with `--teacher FILE`. `ldkit teacher train` makes one, and so "
+            "does `ldkit teacher import` of a published checkpoint.",
+        )
+    return read_model(path)
 
 
 def teacher_source(file: ModelFile, path: Path) -> tuple[Source, Source]:

@@ -24,7 +24,10 @@ from ldkit.files import canonical_json, fingerprint, write_bytes
 from ldkit.models.tensor_file import read_tensor_file
 
 _TEXT = "ldkit"
-_HINT = "Take a model file that ldkit wrote (.pt or .safetensors)."
+_HINT = (
+    "Take a model file that ldkit wrote (.pt or .safetensors); `ldkit teacher import` makes one of "
+    "a checkpoint of mmdetection."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,9 @@ _PUBLISHED_TAGS = {
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _HUB_PATIENCE_S = 5
 _OTHER_WAYS = (
-    "Set backbone.pretrained to the path of a local weights file (.pth or .safetensors, as "
-    "torchvision and timm offer them), or to false to start from random weights."
+    "Set backbone.pretrained (`--set model.backbone.pretrained=...`, or student.backbone) to the "
+    "path of a local weights file (.pth or .safetensors, as torchvision and timm offer them), or "
+    "to false to start from random weights."
 )
 
 

@@ -120,7 +120,7 @@ def test_an_unsealed_cache_is_refused_with_counts(tmp_path) -> None:
     write_shard(tmp_path, 0, [make_rows(key, PLAN) for key in PLAN.keys_of(0, KEYS)], PLAN)
     with pytest.raises(CacheIncomplete, match=r"is not sealed: 1 of 3 shards are complete\."):
         CacheReader.open_(tmp_path)
-    with pytest.raises(CacheIncomplete, match="no cache was begun here"):
+    with pytest.raises(CacheIncomplete, match="nowhere: is no folder"):
         CacheReader.open_(tmp_path / "nowhere")
 
 

@@ -231,7 +231,7 @@ def test_a_number_out_of_range_is_refused_before_anything_is_written(
 @pytest.mark.contract
 def test_a_file_in_the_place_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "train").write_text("not a folder", encoding="utf-8")
-    with pytest.raises(StorageError, match="train: could not be written: File exists"):
+    with pytest.raises(StorageError, match="train is a file, not a folder"):
         write_shapes(tmp_path, seed=0, train_images=1, val_images=1)
 
 

@@ -193,7 +193,7 @@ def test_a_cache_that_is_not_sealed_is_refused_with_what_is_there(
     text = refusal(from_cache, world.student(cache=cache), tmp_path, CacheIncomplete)
     assert text.startswith(f"{cache}: is not sealed: 1 of 1 shards are complete.\n")
     text = refusal(from_cache, world.student(cache=tmp_path / "no"), tmp_path, CacheIncomplete)
-    assert "holds no plan.json: no cache was begun here." in text
+    assert "no: is no folder." in text
 
 
 @pytest.mark.contract

@@ -45,8 +45,9 @@ def test_an_unreachable_hub_is_said_at_once_with_the_two_other_ways(
         "its pretrained weights cannot be fetched from the hub (http://127.0.0.1:9: "
     )
     assert caught.value.hint == (
-        "Set backbone.pretrained to the path of a local weights file (.pth or .safetensors, as "
-        "torchvision and timm offer them), or to false to start from random weights."
+        "Set backbone.pretrained (`--set model.backbone.pretrained=...`, or student.backbone) to "
+        "the path of a local weights file (.pth or .safetensors, as torchvision and timm offer "
+        "them), or to false to start from random weights."
     )
 
 
