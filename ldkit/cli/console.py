@@ -31,9 +31,9 @@ def say(text: str) -> None:
     err.print(Text(text), soft_wrap=not err.is_terminal)
 
 
-def print_text(text: str = "") -> None:
+def print_text(text: str = "", style: str = "") -> None:
     """Print a paragraph of a result."""
-    out.print(Text(text), soft_wrap=not out.is_terminal)
+    out.print(Text(text, style=style), soft_wrap=not out.is_terminal)
 
 
 def print_json(value: object) -> None:
@@ -42,16 +42,39 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a result for people: text to the left, numbers to the right; nothing is cut off."""
+    """Print a result for people: text to the left, numbers to the right; no number is cut off."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        if number == 0:
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    needed = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
     if title:
-        out.print(Text(title, style="bold"), soft_wrap=True)
-    out.print(table, width=needed, soft_wrap=True)
+        print_text(title, style="bold")
+    _as_wide_as(table).print(table)
+
+
+def _as_wide_as(table: Table) -> Console:
+    """Return the terminal, or where there is none, a place wide enough for the table."""
+    if out.is_terminal:
+        return out
+    needed = Measurement.get(out, out.options.update(max_width=10_000), table).maximum
+    return Console(file=out.file, width=needed, highlight=False)
+
+
+def print_columns(rows: Sequence[Sequence[str]], style: str = "") -> None:
+    """Print rows of text, aligned; the last column is wrapped, the first one has the style."""
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)][:-1]
+    for row in rows:
+        head = "".join(f"{cell:<{width}}" for cell, width in zip(row[:-1], widths, strict=True))
+        first, *more = _wrapped(row[-1], sum(widths))
+        line = Text((head + first).rstrip())
+        line.stylize(style, 0, widths[0])
+        out.print(line, soft_wrap=True)
+        for part in more:
+            out.print(Text(" " * sum(widths) + part), soft_wrap=True)
 
 
 def show_facts(facts: "Facts", *, as_json: bool) -> None:
@@ -62,13 +85,8 @@ def show_facts(facts: "Facts", *, as_json: bool) -> None:
     if as_json:
         print_json(json_of(facts))
         return
-    width = max(map(len, facts)) + 2
-    for name, fact in facts.items():
-        text = fact.text if isinstance(fact, Fact) else fact
-        first, *more = _wrapped(text, width)
-        out.print(Text(f"{name:<{width}}", style="dim") + Text(first), soft_wrap=True)
-        for line in more:
-            out.print(Text(" " * width + line), soft_wrap=True)
+    texts = {name: fact.text if isinstance(fact, Fact) else fact for name, fact in facts.items()}
+    print_columns(list(texts.items()), style="dim")
 
 
 def _wrapped(text: str, indent: int) -> list[str]:

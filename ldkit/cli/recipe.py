@@ -30,7 +30,7 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         console.print_json(rows)
         return
-    _print_columns([(row["name"], row["title"]) for row in rows])
+    console.print_columns([(row["name"], row["title"]) for row in rows])
 
 
 @app.command("show")
@@ -97,7 +97,7 @@ def diff(left: Name, right: Name, as_json: Json = False) -> None:
         (key, *(write_value(side[key]) if key in side else ABSENT for side in sides))
         for key in differing
     ]
-    _print_columns([("", left, right), *rows])
+    console.print_columns([("", left, right), *rows])
 
 
 @app.command("schema")
@@ -120,7 +120,7 @@ def schema(
         typer.echo(typer.style(_heading(text), bold=True))
         typer.echo(f"  {text.text}")
         rows = [(f"  {k.key.rpartition('.')[2]}", k.type, k.default, k.text) for k in text.keys]
-        _print_columns(rows)
+        console.print_columns(rows)
 
 
 def _heading(section: SectionText) -> str:
@@ -129,11 +129,3 @@ def _heading(section: SectionText) -> str:
         notes.append("required" if section.default == "required" else "null by default")
     name = section.key or "a recipe"
     return f"{name} ({', '.join(notes)})" if notes else name
-
-
-def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows with their cells aligned to the left."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())

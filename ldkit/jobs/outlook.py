@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ldkit.jobs import assemble
 from ldkit.jobs.facts import Fact, number, share, size
+from ldkit.jobs.runs import RunFolder
 from ldkit.jobs.train import Material, Task, course
 from ldkit.recipe.schema import AdamW, Sgd
 
@@ -24,6 +25,7 @@ def outlook(task: Task, material: Material) -> dict[str, str | Fact]:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
         "run": str(task.folder),
+        "model": str(task.out or RunFolder(task.folder).model),
         "images": share(len(material.records), len(material.index.records)),
         "classes": number(len(material.index.categories)),
         "steps": Fact(
