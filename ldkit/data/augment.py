@@ -28,7 +28,7 @@ class ViewPolicy:
     `short_side_px` is one size, or a range (low, high) to draw from, both ends included; the
     long side never exceeds `long_side_max_px`. `flip` is the share of mirrored views. `count` is
     how many views are drawn for each image of a range; `None` draws one for each epoch.
-    Source: ld-spec 8.1; 1333 x 800 single scale, 1333 x [480, 800] multi-scale.
+    Source: mmdetection's COCO pipelines; 1333 x 800 single scale, 1333 x [480, 800] multi-scale.
     """
 
     short_side_px: int | tuple[int, int]
@@ -100,7 +100,7 @@ def _dice(text: str) -> tuple[float, float]:
 def resized_size(source_hw: Size, short_side_px: int, long_side_max_px: int) -> Size:
     """Return the size that keeps the ratio of sides and fits both limits; at least one pixel.
 
-    Source: ld-spec 8.1; int(x · scale + 0.5) with scale = min(long / max, short / min).
+    Source: mmcv's `rescale_size`; int(x · scale + 0.5) with scale = min(long / max, short / min).
     """
     height, width = source_hw
     scale = min(long_side_max_px / max(source_hw), short_side_px / min(source_hw))
@@ -155,7 +155,7 @@ def render(image: UInt8[np.ndarray, "H W 3"], view: View) -> UInt8[np.ndarray, "
 
     Bilinear on 8 bits without antialiasing, mirrored after resizing, padded below and to the
     right. No randomness, and no copy but the one onto the canvas.
-    Source: ld-spec 8.1, with OpenCV's INTER_LINEAR as the published pipeline has it.
+    Source: mmdetection's COCO pipelines, which resize with OpenCV's INTER_LINEAR.
 
     Raises:
         ValueError: The image is not of the size that the view was drawn for.
@@ -175,7 +175,7 @@ def render_boxes(boxes: Float32[np.ndarray, "G 4"], view: View) -> Float32[np.nd
     """Return boxes of the source image in pixels of the view, clipped to its resized size.
 
     The factors of x and y differ slightly, since sizes are whole pixels. Mirrored: x → W - x.
-    Source: ld-spec 8.1.
+    Source: mmdetection 2.x, `Resize` and `RandomFlip`.
     """
     (height, width), (source_height, source_width) = view.resized_hw, view.source_hw
     factors = np.array([width / source_width, height / source_height] * 2, np.float32)

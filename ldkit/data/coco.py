@@ -36,7 +36,7 @@ from ldkit.files import fingerprint
 from ldkit.structures import Size
 
 MIN_SIDE_PX = 32
-"""Images with a shorter side are not trained on. Source: ld-spec 8.1."""
+"""Images with a shorter side are not trained on. Source: mmdetection's `CocoDataset`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ class CocoIndex:
         """Return the index of a COCO file whose images lie below the folder `images`.
 
         Left out: crowds, and boxes with an area of zero or a side below one pixel (as published,
-        ld-spec 8.1). With `bad_boxes="drop"` also boxes outside their image or of negative size.
+        mmdetection's `CocoDataset`). With `bad_boxes="drop"` also boxes outside their image or of
+        negative size.
 
         Raises:
             DataError: Anything else that is wrong with the file, all at once.
@@ -150,7 +151,7 @@ class CocoIndex:
 def training_records(index: CocoIndex) -> dict[int, Record]:
     """Return the records to train on: with boxes, and no side below 32 pixels.
 
-    Source: ld-spec 8.1 (117,266 of the 118,287 images of train2017).
+    Source: mmdetection's `CocoDataset` (117,266 of the 118,287 images of train2017).
 
     Raises:
         DataError: No image is left.

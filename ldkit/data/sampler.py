@@ -25,7 +25,7 @@ def epoch_batches(
     Wide images (width > height) and the others never share a batch, so that little of a batch is
     padding; the last batch of each group may be short. `view_of_epoch(epoch, image_id)` says
     which view an image shows.
-    Source: ld-spec 8.1 (aspect-ratio groups of mmdet 2.x; there the last batch is filled up).
+    Source: mmdetection 2.x, `GroupSampler` (there the last batch is filled up).
     """
     place = f"{seed}/{epoch}"
     batches = [

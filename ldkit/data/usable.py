@@ -21,7 +21,7 @@ def usable_boxes(
 
     Crowds are left out, and boxes without area or with a side below one pixel. Boxes of negative
     size, and boxes that have nothing in common with their image, are problems or left out.
-    Source: ld-spec 8.1 (which leaves out all of these silently).
+    Source: mmdetection's `CocoDataset` (which leaves out all of these silently).
     """
     width, height = boxes.xywh[:, 2], boxes.xywh[:, 3]
     is_negative = (width < 0) | (height < 0)

@@ -7,7 +7,7 @@ VOC counts pixels from 1: one is taken off all four coordinates, and the box end
 objects are not learnt from; an evaluation counts them neither way.
 
 Axes: N images · G objects · 4 = x1, y1, x2, y2 in pixels of the image as stored.
-Source: ld-spec 8.3 and 10.
+Source: mmdetection 2.x, `XMLDataset` and `VOCDataset`.
 """
 
 import re

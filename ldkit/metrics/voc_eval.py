@@ -5,7 +5,7 @@ the classes, AP the mean over the thresholds as well. Boxes are x1, y1, x2, y2 w
 pixel: IoU is plain.
 
 Axes: G objects · N detections of a class, best score first · T thresholds.
-Source: ld-spec 10; mmdet/datasets/voc.py of the LD repository, mmdet/core/evaluation/mean_ap.py.
+Source: mmdet/datasets/voc.py of the LD repository, mmdet/core/evaluation/mean_ap.py.
 """
 
 from collections.abc import Mapping, Sequence

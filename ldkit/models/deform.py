@@ -110,7 +110,7 @@ class DeformConv2d(nn.Module):
 def make_deformable(net: nn.Module, ends: Mapping[int, str], deform: Deform, where: str) -> None:
     """Replace the 3x3 convolution of every bottleneck of some stages; each keeps its weight.
 
-    All blocks of a stage, the one that halves the map included. Source: ld-spec 1.4.
+    All blocks of a stage, the one that halves the map included, as in mmdetection.
 
     Args:
         net: The backbone.

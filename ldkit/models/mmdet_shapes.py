@@ -3,7 +3,7 @@
 Shapes do not tell everything. Assumed as published, and said so: strides of 8 to 128 pixels for
 the levels 3 to 7, anchors of 8 strides, 32 groups in the GroupNorm of the head, and ResNets in
 "pytorch" style (the stride in the 3x3 convolution).
-Source: ld-spec 11.1; the shapes of mmdetection's GFL checkpoints.
+Source: the shapes of mmdetection's GFL checkpoints.
 """
 
 import re

@@ -57,7 +57,7 @@ def gfl_values(
 
     Without rows the box values are empty, and their sums are zero with a zero gradient.
 
-    Source: GFL (arXiv 2006.04388) as published (ld-spec 6). All lengths are in bins.
+    Source: GFL (arXiv 2006.04388) as published in mmdetection's `GFLHead`. All lengths are in bins.
     """
     image_P, location_P, gt_index_P = rows
     unit_P1 = anchors.unit[location_P, None]

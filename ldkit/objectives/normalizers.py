@@ -23,7 +23,8 @@ from ldkit.structures import Rows
 WeightSum = Literal["clamp_1", "plus_epsilon"]
 
 PAPER_IMAGES = 3
-"""Images per GPU of the published runs, whose LD sums grow with it. Source: ld-spec 7.3, 16."""
+"""Images per GPU of the published runs, whose LD sums grow with it. Source: the LD repository's
+`ld_r18_gflv1_r101_fpn_coco_1x`."""
 
 EPSILON = 1e-6
 """Keeps a batch without rows from 0 / 0. Source: mmdet's `LDHead`."""

@@ -36,7 +36,7 @@ def anchors(canvas_hw: Size, grid: Grid, device: torch.device) -> Anchors:
 
     Computed once for each size and kept; do not change the tensors in place.
 
-    Source: GFL as published: anchors of side 8 · stride, `center_offset` 0 (ld-spec 3).
+    Source: GFL as published: anchors of side 8 · stride, `center_offset` 0.
     """
     # A tensor born in inference mode could never take part in training later.
     with torch.inference_mode(mode=False):

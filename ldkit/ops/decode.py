@@ -3,7 +3,7 @@
 Two published orders of the choice exist. `pairs` ranks (location, class) pairs and is what
 mmdet does since 2.18; `locations` ranks locations by their best class and then takes all their
 classes above the floor, as mmdet did up to 2.17 and the LD repository still does. They differ
-only where a level has more candidates than are kept (ld-spec 9).
+only where a level has more candidates than are kept.
 """
 
 from dataclasses import dataclass

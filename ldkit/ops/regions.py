@@ -5,7 +5,7 @@ the box clearly better than its candidates do on average become its positives. N
 depends on a network: the region follows from boxes, canvas and grid alone, so a cache can hold
 it. Every tie goes to the lowest index, on every device.
 
-Source: ATSS (arXiv 1912.02424), algorithm 1; details as published with GFL (ld-spec 5).
+Source: ATSS (arXiv 1912.02424), algorithm 1; details as in mmdetection's `ATSSAssigner`.
 """
 
 from typing import NamedTuple

@@ -10,7 +10,7 @@ SILENT_STEPS = 50
 """A watched term that says nothing for so many steps stops the run."""
 
 SILENT_BELOW = 1e-6
-"""Rounding leaves about this much of a divergence that is zero (ld-spec 17, item 7)."""
+"""Rounding leaves about this much of a divergence that is zero."""
 
 
 def raise_if_not_finite(

@@ -1,6 +1,6 @@
 """Make the golden files of data from the published pipeline's numbers.
 
-Command: python tests/golden/trim_data.py ../shared/fixtures
+Command: python tests/golden/trim_data.py RECORDINGS
 
 The numbers were made with mmdet 3.3.0, mmcv 2.1.0 and OpenCV 4.10. Kept: the four pictures, all
 boxes, the digest of every resized image, and of pixels every n-th in both directions, until an

@@ -1,6 +1,6 @@
 """Make the golden files of deformable convolutions from the published code's numbers.
 
-Command: python tests/golden/trim_deform.py ../shared/fixtures
+Command: python tests/golden/trim_deform.py RECORDINGS
 
 The numbers were made with mmcv 2.1.0 and mmdet 3.3.0 on a CPU, float32. Of the convolutions all
 cases are kept. Of the whole R-101-DCN model, whose weights and image follow a rule (see

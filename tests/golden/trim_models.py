@@ -1,6 +1,6 @@
 """Make the golden file of the whole R-18 model from the published code's numbers.
 
-Command: python tests/golden/trim_models.py ../shared/fixtures
+Command: python tests/golden/trim_models.py RECORDINGS
 
 The numbers were made with mmdet 3.3.0 on a CPU, float32, from weights and an image that follow a
 rule (see tests/models/published.py) and are not stored. Kept are every fourth channel of the

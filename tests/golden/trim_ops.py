@@ -1,6 +1,6 @@
 """Make the golden files of ops and objectives from the published code's numbers.
 
-Command: python tests/golden/trim_ops.py ../shared/fixtures
+Command: python tests/golden/trim_ops.py RECORDINGS
 
 The numbers were made with mmdet 3.3.0 and mmcv 2.1.0 on a CPU, float32. This script puts them into
 our layout (locations of all levels in one axis) and leaves out what plays no part: box logits and

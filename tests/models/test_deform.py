@@ -180,7 +180,7 @@ def test_a_backbone_whose_offsets_are_zero_gives_the_maps_of_the_plain_one() -> 
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-# Source: ld-spec 1.5; there `integral.project` is one more entry.
+# Counted in mmdetection; there `integral.project` is one more entry.
 SIZES = [
     ("resnet101", (2, 3, 4), 733, 52_718_837, 52_493_493),
     ("resnext101_32x4d", (), 673, 51_061_209, 50_845_849),

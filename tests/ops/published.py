@@ -18,7 +18,7 @@ GRID = Grid(strides=(8, 16, 32, 64, 128), anchor_scale=8.0)
 CPU = torch.device("cpu")
 
 WAVE_HW = (256, 320)
-"""Canvas of the cases that are given by formula (ld-spec, appendix A)."""
+"""Canvas of the cases that are given by formula ."""
 
 
 class Golden(NamedTuple):
@@ -82,14 +82,14 @@ def wave_maps(
 
 
 def wave_predictions(phase: float, cls_offset: float = 0.0) -> Predictions:
-    """Return the student (phase 0) or the teacher (phase 0.9) of ld-spec A.2."""
+    """Return the student (phase 0) or the teacher (phase 0.9) of the loss case given by formula."""
     cls = wave_maps(5, 1.5, 0.013, [0.1 * n + phase for n in range(5)], -3.0, torch.sin)
     bbox = wave_maps(68, 2.0, 0.017, [0.2 * n + phase for n in range(5)], 0.0, torch.cos)
     return Predictions(cls + cls_offset, bbox.unflatten(-1, (4, 17)))
 
 
 def wave_ground_truth() -> GroundTruth:
-    """Return the boxes of ld-spec A.2."""
+    """Return the boxes of the loss case given by formula."""
     first = [[20.5, 30.25, 120.75, 200.5], [150, 40, 230.25, 90.5], [10, 10, 26, 22]]
     second = [[5, 5, 300, 250], [200.5, 100.25, 215.75, 118]]
     return stack(

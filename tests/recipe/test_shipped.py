@@ -51,7 +51,7 @@ def test_the_issue_s_recipes_are_shipped_and_bases_are_not_recipes() -> None:
 
 @pytest.mark.golden
 def test_the_paper_s_row_has_the_published_numbers() -> None:
-    """Source: ld-spec 7.6, 8.1 and 8.2, R-18 from R-101 at mini-batch 6 (Main LD)."""
+    """Source: public configuration ld_r18_gflv1_r101_fpn_coco_1x, at mini-batch 6 (Main LD)."""
     student = load_recipe("coco/ld_r18_r101").document
     teacher = load_recipe("coco/gfl_r101").document
     assert student["objective"] == {
@@ -92,7 +92,7 @@ class Published(NamedTuple):
     ap: tuple[float, float | None, float | None] | None
 
 
-# Source: ld-spec 7.6, 8.2 and 12. Self-distillation is 1x; X-101-DCN with a mini-batch of 4.
+# Source: README of the published LD code. Self-distillation is 1x; X-101-DCN in batches of four.
 PUBLISHED = {
     "gfl_r18": Published("resnet18", None, 12, 6, (35.8, 53.1, 38.2)),
     "gfl_r34": Published("resnet34", None, 12, 6, (38.9, 56.6, 42.2)),

@@ -39,7 +39,7 @@ def test_rates_of_mmdet_3_are_met_when_warmup_ends_at_step_499(name: str) -> Non
 
 @pytest.mark.golden
 def test_rates_of_mmdet_2_are_met_when_warmup_ends_at_step_500() -> None:
-    # ld-spec 17, item 9
+    # as mmdetection 2.x warms up
     schedule = published(0.01, 12, (8, 11), 500)
     expected = {0: 0.001, 250: 0.5005, 500: 1.0, 7999: 1.0, 8000: 0.1, 10999: 0.1, 11000: 0.01}
     for step, factor in expected.items():
