@@ -8,6 +8,7 @@ is imported, no attribute is looked up, no method of anything that the file name
 
 import mmap
 import pickletools
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -63,8 +64,11 @@ def read_pickle(stream: BytesIO | mmap.mmap) -> Reading:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", stream)):
-            machine.do(opcode.name, argument)
+        with warnings.catch_warnings():
+            # An odd escape in a name is part of the file, not a mistake in a program.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", stream)):
+                machine.do(opcode.name, argument)
     except BrokenPickle:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:

@@ -244,3 +244,8 @@ def test_a_stream_stands_behind_the_pickle_and_tells_what_it_refers_to() -> None
     assert reading.value[1] == 5
     assert reading.value[0] is reading.references[0]
     assert reading.references[0].to == ("storage", 7)
+
+
+@pytest.mark.contract
+def test_an_odd_escape_in_a_name_warns_nobody() -> None:
+    assert isinstance(read_pickle(BytesIO(b"c\\e\nname\n.")).value, Named)
