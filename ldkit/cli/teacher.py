@@ -37,7 +37,7 @@ def train(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train a detector alone; without RECIPE the paper's schedule for --arch (r101) on COCO."""
+    """Train a detector alone; without RECIPE the paper's schedule for --arch (r101dcn) on COCO."""
     chosen = teacher_recipe(recipe, arch)
     document = load_recipe(chosen.name, overrides or [], chosen.flags)
     if out is None and recipe is None:

@@ -9,7 +9,9 @@ Axes: B images · G boxes · 4 = x1, y1, x2, y2 · H, W pixels.
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import cv2
@@ -109,6 +111,15 @@ def start_worker(_: int) -> None:
     """Prepare a worker process: OpenCV starts no threads, Ctrl-C is left to the main process."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _hang_up_quietly
+
+
+def _hang_up_quietly(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say nothing where the main process was interrupted while it took a batch from this one."""
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def load_batches(
