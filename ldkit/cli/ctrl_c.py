@@ -1,8 +1,13 @@
 """Ctrl-C ends a command calmly, whenever it comes: one true line, exit code 130, no traceback."""
 
 import signal
+import sys
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 EXIT_CODE = 130
 DOUBLE_PRESS_SECONDS = 1.0
@@ -34,17 +39,20 @@ class Interrupts:
     """The handler of SIGINT: Python's own, but patient with imports and with impatient users.
 
     A module that is interrupted while it loads stays half made, and what then needs it fails in
-    strange ways. Loading torch takes seconds, so the interrupt waits for the end of it.
+    strange ways. Loading torch takes seconds, so the interrupt waits for the end of it. And where
+    it falls into a finalizer, which lets no exception out, it comes again.
     """
 
     def __init__(self) -> None:
         self._last_press = -DOUBLE_PRESS_SECONDS
+        self._unraisable = sys.unraisablehook
 
     def install(self) -> None:
         """Handle SIGINT from now on, unless this process was started to ignore it."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self.press)
             signal.signal(signal.SIGALRM, self.press_again)
+            sys.unraisablehook = self.swallowed
 
     def press(self, _signal: int, frame: FrameType | None) -> None:
         """Interrupt, or soon, or not, where that has just been done.
@@ -64,6 +72,14 @@ class Interrupts:
     def press_again(self, _signal: int, _frame: FrameType | None) -> None:
         """Give the interrupt that had to wait to whoever handles interrupts now."""
         signal.raise_signal(signal.SIGINT)
+
+    def swallowed(self, found: "UnraisableHookArgs") -> None:
+        """Press again soon, where an interrupt was lost; tell of any other lost exception."""
+        if issubclass(found.exc_type, KeyboardInterrupt):
+            self._last_press = -DOUBLE_PRESS_SECONDS
+            signal.setitimer(signal.ITIMER_REAL, LATER_SECONDS)
+        else:
+            self._unraisable(found)
 
 
 def is_importing(frame: FrameType | None) -> bool:

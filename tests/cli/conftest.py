@@ -55,7 +55,9 @@ def ldkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         printed = capsys.readouterr()
         return Said(int(ended.value.code or 0), printed.out, printed.err)
 
+    hook = sys.unraisablehook
     yield run
+    sys.unraisablehook = hook
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
