@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 from ldkit.cache.compare import require_fit
 from ldkit.cache.folder import CacheFolder
@@ -78,7 +78,7 @@ def run(recipe: Recipe, folder: Path, options: Options) -> Generator[Message, No
         yield from train(task, material, plain_objective(recipe))
         return
     teacher: TeacherSource
-    lineage: dict[str, Any]
+    lineage: dict[str, str]
     match options.source:
         case Source.CACHE:
             reader = open_cache(recipe, material)

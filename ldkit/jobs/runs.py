@@ -1,10 +1,13 @@
 """The folder of a run: what stands where, who may write into it, which one is the newest.
 
-runs/NAME/ holds recipe.yaml (resolved), environment.json, metrics.jsonl, checkpoints/, eval/ and
-model.pt. model.pt is written last, so its presence means that the run is finished.
+runs/NAME/ holds recipe.yaml (resolved), environment.json, lineage.json, metrics.jsonl,
+checkpoints/, eval/ and model.pt. model.pt is written last: its presence means that the run is
+finished.
 """
 
+import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +17,9 @@ from ldkit.errors import UsageError
 from ldkit.files import canonical_json, write_text
 from ldkit.recipe.load import dump_recipe, load_recipe
 from ldkit.recipe.schema import Recipe
+
+SHOWN = 12
+"""Digits of a fingerprint that are shown."""
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "safetensors")
 
@@ -28,6 +34,11 @@ class RunFolder:
     def recipe(self) -> Path:
         """Return the resolved recipe of the run."""
         return self.path / "recipe.yaml"
+
+    @property
+    def lineage(self) -> Path:
+        """Return what the run was begun with: fingerprints of data, teacher and cache."""
+        return self.path / "lineage.json"
 
     @property
     def journal(self) -> Path:
@@ -75,14 +86,38 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool) -> RunFolder:
     return run
 
 
-def begin(run: RunFolder, recipe: Recipe) -> None:
-    """Write the recipe and the environment of a run, unless they are there already."""
+def begin(run: RunFolder, recipe: Recipe, lineage: Mapping[str, str]) -> None:
+    """Write the recipe, lineage and environment of a run, unless it was begun before.
+
+    `lineage` names what the run learns from (`data`, `teacher`, `cache`) by fingerprints. The cache
+    may be built anew, or give way to the live teacher: it says what the teacher says.
+
+    Raises:
+        UsageError: It was begun with other data or another teacher under the same names.
+    """
     if run.recipe.is_file():
+        _check_lineage(run, lineage)
         return
     libraries = {name: version(name) for name in LIBRARIES}
     environment = {"ldkit": __version__, "python": platform.python_version(), **libraries}
     write_text(run.path / "environment.json", canonical_json(environment) + "\n")
+    write_text(run.lineage, canonical_json(lineage) + "\n")
     write_text(run.recipe, dump_recipe(recipe))
+
+
+def _check_lineage(run: RunFolder, lineage: Mapping[str, str]) -> None:
+    begun = json.loads(run.lineage.read_text(encoding="utf-8")) if run.lineage.is_file() else {}
+    lines = [
+        f"  {name}: {begun[name][:SHOWN]} when it was begun, {found[:SHOWN]} now"
+        for name, found in lineage.items()
+        if name != "cache" and begun.get(name, found) != found
+    ]
+    if lines:
+        raise UsageError(
+            "learnt from something else so far, so it cannot be resumed:\n" + "\n".join(lines),
+            where=str(run.path),
+            hint="Put back what it was begun with, or begin another run with `--set name=...`.",
+        )
 
 
 def _check_may_continue(run: RunFolder, recipe: Recipe, *, resume: bool) -> None:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from ldkit.jobs.evaluate import COLUMNS, FIGURES, Scores, Submitted, columns, percent
 from ldkit.jobs.facts import Fact, Facts, number, size
 from ldkit.jobs.targets import Target, labels
+from ldkit.metrics.coco_eval import CocoMetrics
+from ldkit.metrics.voc_eval import VocMetrics
 
 Figures = Mapping[str, float | None]
 
@@ -31,7 +33,7 @@ def score_table(goals: Sequence[Target], scores: Sequence[Scores], split: str) -
         gaps = difference(each.metrics.figures(), metrics.figures())
         rows.append([f"{label} − {names[0]}", *(signed(gaps[name]) for name in shown.values())])
     for label, goal, each in zip(names, goals, scores, strict=True):
-        distances = from_expected(goal, each.metrics.figures(), split)
+        distances = from_expected(goal, each.metrics, split)
         if distances is not None:
             known = (signed(distances.get(name)) for name in shown.values())
             rows.append([f"{label} − expected", *known])
@@ -61,7 +63,7 @@ def as_dicts(goals: Sequence[Target], scores: Sequence[Scores], split: str) -> l
             "split": split,
             **found.metrics.as_dict(),
             "difference": difference(found.metrics.figures(), first) if number else None,
-            "from_expected": from_expected(goal, found.metrics.figures(), split),
+            "from_expected": from_expected(goal, found.metrics, split),
         }
         for number, (goal, found) in enumerate(zip(goals, scores, strict=True))
     ]
@@ -75,11 +77,18 @@ def difference(figures: Figures, first: Figures) -> dict[str, float | None]:
     }
 
 
-def from_expected(goal: Target, figures: Figures, split: str) -> dict[str, float | None] | None:
-    """Return the distance to what the recipe expects on val; None where it expects nothing."""
-    if goal.recipe.expect is None or split != "val":
+def from_expected(
+    goal: Target, metrics: CocoMetrics | VocMetrics, split: str
+) -> dict[str, float | None] | None:
+    """Return the distance to what the recipe expects on val; None where it expects nothing.
+
+    A figure that was measured on another number of images is no expectation of these.
+    """
+    expect = goal.recipe.expect
+    if expect is None or split != "val" or expect.images not in (None, metrics.images):
         return None
-    percent = goal.recipe.expect.model_dump(exclude_none=True)
+    figures = metrics.figures()
+    percent = expect.model_dump(exclude={"images"}, exclude_none=True)
     expected = {name: value / 100 for name, value in percent.items()}
     return difference({name: figures.get(name) for name in expected}, expected)
 

@@ -5,10 +5,9 @@ drawn. Everything a run leaves on disk is written here.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -89,11 +88,12 @@ def train(
     objective: Objective,
     *,
     watched: tuple[str, ...] = (),
-    lineage: dict[str, Any] | None = None,
+    lineage: Mapping[str, str] | None = None,
 ) -> Generator[Message, None, None]:
     """Yield the run's messages; leave journal, checkpoints, evaluations and the model file.
 
-    `watched` names terms that must not stay zero; `lineage` is kept in the model file.
+    `watched` names terms that must not stay zero; `lineage` (fingerprints of `teacher` and
+    `cache`) is kept in the model file.
 
     Raises:
         UsageError: The folder holds another run, or one that may not be continued.
@@ -106,7 +106,8 @@ def train(
         return
     material = material.with_validation(task.recipe, run.model)
     state = _initial_state(task, len(material.index.categories))
-    begin(run, task.recipe)
+    lineage = {"data": material.index.fingerprint, **(lineage or {})}
+    begin(run, task.recipe, lineage)
     newest = latest(run.checkpoints)
     if newest is not None:
         read_state(newest, state)
@@ -115,7 +116,7 @@ def train(
         yield Note(note)
     with Journal(run.journal, step=state.step) as journal:
         yield from _steps(task, run, state, material, objective, watched, journal)
-    file = _model_file(task, state, material.index, lineage or {})
+    file = _model_file(task, state, material.index.class_names, lineage)
     _write_out(task, file)
     write_model(run.model, file)
 
@@ -278,13 +279,12 @@ def _evaluated(
 
 
 def _model_file(
-    task: Task, state: TrainState, index: CocoIndex, lineage: dict[str, Any]
+    task: Task, state: TrainState, classes: tuple[str, ...], lineage: Mapping[str, str]
 ) -> ModelFile:
     origin = {
         "ldkit": __version__,
         "name": task.recipe.name,
         "steps": state.step,
-        "data": index.fingerprint,
         "recipe": task.recipe.model_dump(mode="json"),
         **lineage,
     }
@@ -292,6 +292,6 @@ def _model_file(
     return ModelFile(
         weights=weights,
         detector=task.recipe.detector.model_dump(mode="json"),
-        classes=index.class_names,
+        classes=classes,
         origin=origin,
     )

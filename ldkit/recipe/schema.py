@@ -191,6 +191,9 @@ class Expect(Section):
     Nothing depends on it; `ldkit eval` shows the distance.
     """
 
+    images: PositiveInt | None = None
+    """Images it was measured on: where `data.val` has another number, no distance is shown."""
+
     ap: Percent
     """AP, the mean over the IoU thresholds."""
     ap50: Percent | None = None

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,9 @@ def test_several_models_are_compared_with_the_first() -> None:
 def test_what_is_expected_on_val_is_not_held_against_other_images() -> None:
     assert len(score_table([target("gfl_r18")], [coco(0.9)], "train").rows) == 1
     assert as_dicts([target("gfl_r18")], [coco(0.9)], "train")[0]["from_expected"] is None
+    others = coco(0.9)
+    others = replace(others, metrics=replace(others.metrics, images=8))
+    assert len(score_table([target("gfl_r18")], [others], "val").rows) == 1
 
 
 @pytest.mark.contract
