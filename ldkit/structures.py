@@ -1,16 +1,16 @@
 """The nouns that cross rooms, and the legend of axis letters for the whole package.
 
 Axes: B images · A locations of one canvas · P chosen rows over the batch · G boxes of an image ·
-C classes · 4 = left, top, right, bottom (distances) or x1, y1, x2, y2 (boxes, pixels) · K bins ·
-H, W pixels. Sizes are (height, width) in pixels. Locations run over levels (fine first), then
-rows, then columns.
+C classes · D channels · L levels · K bins · 4 = left, top, right, bottom (distances) or x1, y1,
+x2, y2 (boxes, pixels) · H, W pixels. Sizes are (height, width) in pixels. Locations run over
+levels (fine first), then rows, then columns.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 Size = tuple[int, int]
@@ -99,10 +99,22 @@ class Batch(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a detector says of a batch: raw logits at every location of the canvas."""
+    """What a detector says of a batch: raw logits at every location of the canvas.
+
+    Scores are the sigmoid of `cls_logits`. Where a head weighs them by more than the class
+    (GFLv2), `bare_cls_logits` are those of the class alone. `maps` are the pyramid's outputs, one
+    for each level.
+    """
 
     cls_logits: Float[Tensor, "B A C"]
     bbox_logits: Float[Tensor, "B A 4 K"]
+    bare_cls_logits: Float[Tensor, "B A C"] | None = None
+    maps: tuple[Float[Tensor, "B D _ _"], ...] = ()
+
+    @property
+    def class_logits(self) -> Float[Tensor, "B A C"]:
+        """Return the logits of the class alone, which class distillation compares."""
+        return self.cls_logits if self.bare_cls_logits is None else self.bare_cls_logits
 
 
 class Rows(NamedTuple):
@@ -117,12 +129,71 @@ class Rows(NamedTuple):
     gt_index: Int[Tensor, "P"]
 
 
-class TeacherRows(NamedTuple):
-    """What the teacher says at the main region of a batch: raw logits, before any softmax."""
+class RegionRows(NamedTuple):
+    """What the teacher says at the rows of a region: raw logits, before any softmax.
+
+    `cls_logits` are those of the class alone; None where nothing asked for them.
+    """
 
     rows: Rows
     bbox_logits: Float[Tensor, "P 4 K"]
     cls_logits: Float[Tensor, "P C"] | None
+
+
+class FeatureRows(NamedTuple):
+    """The teacher's pyramid features at some locations, sorted by image, then location."""
+
+    image: Int[Tensor, "P"]
+    location: Int[Tensor, "P"]
+    features: Float[Tensor, "P D"]
+
+
+class ScoreRows(NamedTuple):
+    """What the teacher says at the locations it scores, sorted by image, then location.
+
+    Classes are sparse: entry n says that row `row[n]` has the logit `logit[n]` for class
+    `label[n]`; all other classes score below the floor. `row` rises.
+    """
+
+    image: Int[Tensor, "P"]
+    location: Int[Tensor, "P"]
+    bbox_logits: Float[Tensor, "P 4 K"]
+    row: Int[Tensor, "N"]
+    label: Int[Tensor, "N"]
+    logit: Float[Tensor, "N"]
+
+
+class CrossStatistics(NamedTuple):
+    """Mean and standard deviation of the teacher's head features over each level of each image.
+
+    Axis 2 is the tower: classes, boxes. Taken after a convolution's GroupNorm, before its ReLU.
+    """
+
+    mean: Float[Tensor, "B L 2 D"]
+    std: Float[Tensor, "B L 2 D"]
+
+
+class DenseTeacher(NamedTuple):
+    """What a live teacher says at every location of the batch's canvas, for choices of the student.
+
+    `valid` is false at locations beyond an image's own canvas, where all is zero.
+    """
+
+    valid: Bool[Tensor, "B A"]
+    cls_logits: Float[Tensor, "B A C"]
+    bbox_logits: Float[Tensor, "B A 4 K"]
+    features: Float[Tensor, "B A D"]
+
+
+class TeacherRows(NamedTuple):
+    """What the teacher says of a batch. `main` is always there; the rest where it was asked for."""
+
+    main: RegionRows
+    vlr: RegionRows | None = None
+    imitation: FeatureRows | None = None
+    score: ScoreRows | None = None
+    cross: CrossStatistics | None = None
+    dense: DenseTeacher | None = None
 
 
 @runtime_checkable  # for the tests, which check every argument
@@ -141,6 +212,14 @@ class LossTerms(NamedTuple):
     box: Float[Tensor, ""]
     dfl: Float[Tensor, ""]
     ld_main: Float[Tensor, ""] | None = None
+    ld_vlr: Float[Tensor, ""] | None = None
+    kd_main: Float[Tensor, ""] | None = None
+    kd_vlr: Float[Tensor, ""] | None = None
+    imitation: Float[Tensor, ""] | None = None
+    score_cls: Float[Tensor, ""] | None = None
+    score_box: Float[Tensor, ""] | None = None
+    cross_cls: Float[Tensor, ""] | None = None
+    cross_box: Float[Tensor, ""] | None = None
 
     @property
     def total(self) -> Tensor:

@@ -24,7 +24,7 @@ from ldkit.cache.handles import Handles
 from ldkit.cache.shard import Shard, Span
 from ldkit.errors import CacheCorrupt, CacheMismatch
 from ldkit.ops.anchors import relocate
-from ldkit.structures import Batch, Rows, TeacherRows, View, ViewKey
+from ldkit.structures import Batch, RegionRows, Rows, TeacherRows, View, ViewKey
 
 
 class _Place(NamedTuple):
@@ -119,7 +119,7 @@ class CacheReader:
         location = self._on_canvas(stored["main.location"], places, batch)
         device = batch.pixels.device
         cls_logits = stored.get("main.cls_logits")
-        return TeacherRows(
+        main = RegionRows(
             rows=Rows(
                 image=torch.from_numpy(image).to(device),
                 location=location.to(device),
@@ -128,6 +128,7 @@ class CacheReader:
             bbox_logits=_decoded(stored["main.bbox_logits"], device),
             cls_logits=None if cls_logits is None else _decoded(cls_logits, device),
         )
+        return TeacherRows(main)
 
     def close(self) -> None:
         """Close all files; they open again on the next use."""

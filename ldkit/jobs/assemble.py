@@ -22,7 +22,7 @@ from ldkit.objectives.gfl import GflSettings
 from ldkit.ops.decode import DecodeSettings
 from ldkit.recipe.data import CocoSplit, Data, Split, VocSplit
 from ldkit.recipe.detector import Detector, SmallBackbone, TimmBackbone
-from ldkit.recipe.objective import MainLocalization, Objective
+from ldkit.recipe.objective import LocalizationTerm, Objective
 from ldkit.recipe.schema import AdamW, Cosine, Eval, Milestones, Sgd, Views
 from ldkit.structures import Grid
 from ldkit.training import optimizer as optimizers
@@ -229,7 +229,7 @@ def gfl_settings(section: Objective) -> GflSettings:
     )
 
 
-def main_ld_settings(section: MainLocalization) -> MainLdSettings:
+def main_ld_settings(section: LocalizationTerm) -> MainLdSettings:
     """Return the weight, temperature and denominator of main-region LD."""
     return MainLdSettings(
         weight=section.weight, temperature=section.temperature, normalizer=section.normalizer

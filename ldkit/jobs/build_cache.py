@@ -26,8 +26,9 @@ from ldkit.jobs.size_estimate import Estimate, estimate
 from ldkit.jobs.teacher_rows import rows_of_group
 from ldkit.jobs.train import Material
 from ldkit.models.gfl import Detector
+from ldkit.recipe.cache import Cache
 from ldkit.recipe.detector import SmallBackbone, TimmBackbone
-from ldkit.recipe.schema import Cache, Recipe
+from ldkit.recipe.schema import Recipe
 from ldkit.structures import Batch, TeacherRows, ViewKey
 
 
@@ -147,9 +148,10 @@ def _build(
 
 def _by_view(batch: Batch, answer: TeacherRows) -> dict[ViewKey, ViewRows]:
     """Return the rows of each view, on the processor."""
-    image, location, gt_index = (tensor.cpu() for tensor in answer.rows)
-    bbox_logits = answer.bbox_logits.cpu()
-    cls_logits = None if answer.cls_logits is None else answer.cls_logits.cpu()
+    main = answer.main
+    image, location, gt_index = (tensor.cpu() for tensor in main.rows)
+    bbox_logits = main.bbox_logits.cpu()
+    cls_logits = None if main.cls_logits is None else main.cls_logits.cpu()
     found = {}
     for position, (key, view) in enumerate(zip(batch.keys, batch.views, strict=True)):
         own = image == position

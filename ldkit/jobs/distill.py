@@ -168,7 +168,7 @@ def objective(recipe: Recipe, teacher: TeacherSource) -> Objective:
 
     def terms(predictions: Predictions, batch: Batch) -> LossTerms:
         device = batch.pixels.device
-        answer = teacher.lookup(batch)
+        answer = teacher.lookup(batch).main
         anchors_A = anchors(batch.canvas_hw, grid, device)
         valid_BA = valid_locations(batch.canvas_hw, padded_sizes(batch.views, device), grid)
         values = gfl_values(

@@ -16,6 +16,7 @@ from ldkit.ops.regions import assign_atss, main_rows
 from ldkit.structures import (
     Batch,
     GroundTruth,
+    RegionRows,
     Rows,
     Size,
     TeacherRows,
@@ -34,11 +35,12 @@ def rows_of_group(teacher: Detector, batch: Batch, topk: int) -> TeacherRows:
     rows = main_rows(
         assign_atss(anchors(canvas, teacher.grid, device), valid_BA, batch.ground_truth, topk)
     )
-    return TeacherRows(
+    main = RegionRows(
         rows=rows,
         bbox_logits=predictions.bbox_logits[rows.image, rows.location].float(),
-        cls_logits=predictions.cls_logits[rows.image, rows.location].float(),
+        cls_logits=predictions.class_logits[rows.image, rows.location].float(),
     )
+    return TeacherRows(main)
 
 
 def part_of_batch(batch: Batch, members: Sequence[int]) -> Batch:
@@ -67,17 +69,17 @@ class LiveTeacher:
 
     def lookup(self, batch: Batch) -> TeacherRows:
         """Return the teacher's rows for the batch, on its device and canvas."""
-        parts: list[TeacherRows] = []
+        parts: list[RegionRows] = []
         for members in groups_of_equal_canvas(batch.views, self.batch_size):
             part = part_of_batch(batch, members)
-            answer = rows_of_group(self.teacher, part, self.topk)
+            answer = rows_of_group(self.teacher, part, self.topk).main
             parts.append(_placed(answer, members, part.canvas_hw, batch.canvas_hw, self.teacher))
-        return _in_batch_order(parts)
+        return TeacherRows(_in_batch_order(parts))
 
 
 def _placed(
-    answer: TeacherRows, members: Sequence[int], own: Size, canvas: Size, teacher: Detector
-) -> TeacherRows:
+    answer: RegionRows, members: Sequence[int], own: Size, canvas: Size, teacher: Detector
+) -> RegionRows:
     """Return rows of a group as rows of the batch it was cut from."""
     image, location, gt_index = answer.rows
     rows = Rows(
@@ -88,11 +90,11 @@ def _placed(
     return answer._replace(rows=rows)
 
 
-def _in_batch_order(parts: Sequence[TeacherRows]) -> TeacherRows:
+def _in_batch_order(parts: Sequence[RegionRows]) -> RegionRows:
     image = torch.cat([part.rows.image for part in parts])
     order = torch.sort(image, stable=True).indices  # locations of an image are sorted already
     classes = [part.cls_logits for part in parts if part.cls_logits is not None]
-    return TeacherRows(
+    return RegionRows(
         rows=Rows(
             image=image[order],
             location=torch.cat([part.rows.location for part in parts])[order],

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldkit.objectives.gfl import GflValues
 from ldkit.objectives.normalizers import Totals, ld_paper, ld_weights
 from ldkit.ops.losses import localization_kl
-from ldkit.structures import TeacherRows
+from ldkit.structures import RegionRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class MainLdSettings:
 
 
 def ld_main(
-    values: GflValues, teacher: TeacherRows, totals: Totals, settings: MainLdSettings
+    values: GflValues, teacher: RegionRows, totals: Totals, settings: MainLdSettings
 ) -> Float[Tensor, ""]:
     """Return the weighted term of main-region localization distillation.
 

@@ -1,10 +1,15 @@
-"""The objective sections: every loss term of a training step, with its weight."""
+"""The objective sections: every loss term of a training step, with its weight.
 
-from typing import Literal
+A term is `null` or a section with a weight. Regions are named once, in `assign`, `vlr`, `score`
+and `imitation`, so that a cache and the terms that read it mean the same rows.
+"""
 
-from pydantic import NonNegativeFloat, PositiveInt
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from ldkit.recipe.section import PositiveFloat, Section
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from ldkit.recipe.section import Fraction, PositiveFloat, Section
 
 
 class Assign(Section):
@@ -43,8 +48,33 @@ class DistributionFocal(Section):
     """Weight of the term."""
 
 
-class MainLocalization(Section):
-    """Localization distillation on the main region."""
+class ValuableRegion(Section):
+    """The valuable localization region (VLR): locations near a box that learn no box.
+
+    The terms named `vlr` read it.
+    """
+
+    overlap: Literal["published", "diou"] = "diou"
+    """diou: as the paper says. published: as its code computes, which divides by the anchor."""
+    floor: Fraction = 0.25
+    """Lowest overlap that belongs to the region, as a share of the box's ATSS threshold."""
+    weight: Literal["iou", "mask"] = "iou"
+    """What a row weighs: the IoU of its anchor with its box (published code), or 1 (paper)."""
+    exclude_main: bool = False
+    """Leave out locations of the main region; the published code keeps them in both."""
+
+
+class Scheduled(Section):
+    """What every distillation term has beside its weight: when it counts."""
+
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the weight rises from 0 to its full size."""
+    stop_step: PositiveInt | None = None
+    """Step from which on the term is off; null keeps it to the end."""
+
+
+class LocalizationTerm(Scheduled):
+    """Localization distillation on one region."""
 
     weight: NonNegativeFloat = 0.25
     """Weight of the term."""
@@ -57,7 +87,84 @@ class MainLocalization(Section):
 class Localization(Section):
     """Localization distillation: the student learns the teacher's box distributions."""
 
-    main: MainLocalization | None = None
+    main: LocalizationTerm | None = None
+    vlr: LocalizationTerm | None = None
+
+
+class ClassKd(Scheduled):
+    """Class distillation on one region: the student learns the teacher's class logits."""
+
+    weight: NonNegativeFloat = 10.0
+    """Weight of the term."""
+    temperature: PositiveFloat = 2.0
+    """Both sides are softened by it."""
+    classes: Literal["mean", "sum"] = "mean"
+    """Over classes: the mean as published, whose strength falls with their number, or the sum."""
+    normalizer: Literal["paper", "rows"] = "rows"
+    """paper: mean of each level of 3 images, summed over levels. rows: mean over all rows."""
+
+
+class SoftmaxKd(ClassKd):
+    """Class distillation by a softmax over classes, as published; needs two classes or more."""
+
+    kind: Literal["softmax"]
+    """Softmax over the classes."""
+
+
+class BinaryKd(ClassKd):
+    """Class distillation class by class, as the sigmoids of the head score; also for one class."""
+
+    kind: Literal["binary"]
+    """One yes or no for each class."""
+
+
+AnyKd = Annotated[SoftmaxKd | BinaryKd, Field(discriminator="kind")]
+
+
+class ClassificationKd(Section):
+    """Class distillation."""
+
+    main: AnyKd | None = None
+    vlr: AnyKd | None = None
+
+
+class Imitation(Scheduled):
+    """Feature imitation: the student's pyramid learns the teacher's at some locations."""
+
+    region: Literal["main", "inside_gt", "fine_grained", "gi"]
+    """Where; gi is chosen with the student's own output, so it needs a live teacher (--online)."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of the term."""
+    normalizer: Literal["paper", "rows"] = "rows"
+    """paper: mean of each level, summed, and 0 on a level without positives. rows: one mean."""
+
+
+class ScoreTerm(Scheduled):
+    """A term on the locations that the teacher scores."""
+
+    weight: NonNegativeFloat
+    """Weight of the term."""
+
+
+class Score(Section):
+    """Distillation on the locations the teacher scores, whatever the ground truth (BCKD)."""
+
+    floor: Fraction = 0.05
+    """Lowest score of the teacher's best class that a location must have."""
+    classification: ScoreTerm | None = None
+    box: ScoreTerm | None = None
+
+
+class Cross(Section):
+    """CrossKD: the student's head features go through the teacher's head, which judges them.
+
+    It reads the locations of `score`, and needs the teacher's file while training.
+    """
+
+    after: PositiveInt = 3
+    """Convolutions of the student's towers before its features cross over."""
+    classification: ScoreTerm | None = None
+    box: ScoreTerm | None = None
 
 
 class Objective(Section):
@@ -69,4 +176,26 @@ class Objective(Section):
     distribution: DistributionFocal | None = DistributionFocal()
     weight_sum: Literal["clamp_1", "plus_epsilon"] = "clamp_1"
     """Floor of the summed box weights: at least 1, or + 1e-6 as in the published LD code."""
+    vlr: ValuableRegion = ValuableRegion()
     localization: Localization = Localization()
+    classification_kd: ClassificationKd = ClassificationKd()
+    imitation: Imitation | None = None
+    score: Score = Score()
+    cross: Cross = Cross()
+
+    def distillation_terms(self) -> Iterator[tuple[str, str, Scheduled]]:
+        """Yield (key, name of the loss term, section) for each distillation term that is on."""
+        terms: tuple[tuple[str, str, Scheduled | None], ...] = (
+            ("localization.main", "ld_main", self.localization.main),
+            ("localization.vlr", "ld_vlr", self.localization.vlr),
+            ("classification_kd.main", "kd_main", self.classification_kd.main),
+            ("classification_kd.vlr", "kd_vlr", self.classification_kd.vlr),
+            ("imitation", "imitation", self.imitation),
+            ("score.classification", "score_cls", self.score.classification),
+            ("score.box", "score_box", self.score.box),
+            ("cross.classification", "cross_cls", self.cross.classification),
+            ("cross.box", "cross_box", self.cross.box),
+        )
+        for key, name, section in terms:
+            if section is not None:
+                yield f"objective.{key}", name, section

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from pydantic import NonNegativeInt as Count
 
+from ldkit.recipe.cache import Cache
 from ldkit.recipe.data import Data
 from ldkit.recipe.detector import Detector
 from ldkit.recipe.objective import Objective
@@ -49,27 +50,6 @@ class Teacher(Section):
     """Where that file is absent, `ldkit run` imports this published checkpoint (.pth)."""
     recipe: str | None = None
     """Where neither is given, `ldkit run` trains it by this recipe: a shipped one, or a path."""
-
-
-class MainColumns(Section):
-    """What the cache keeps of the main region."""
-
-    bbox_logits: Literal["fp32", "fp16"] = "fp16"
-    """How the box distributions are stored."""
-    cls_logits: Literal["fp32", "fp16"] | None = "fp16"
-    """How the class logits are stored; null stores none."""
-
-
-class Cache(Section):
-    """The teacher cache."""
-
-    path: str
-    """Its folder."""
-    main: MainColumns = MainColumns()
-    shard_mb: PositiveFloat = 64.0
-    """Size of a shard, in MB; also the most that an interrupted build loses."""
-    batch_size: PositiveInt = 4
-    """Views that the teacher sees at once (only views of equal padded size)."""
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -161,6 +141,8 @@ class Train(Section):
     """Steps between two states that `--resume` can go on from."""
     keep: PositiveInt = 2
     """Checkpoints that stay on disk."""
+    log_terms_every_steps: PositiveInt | None = 500
+    """Steps between two measurements of what each term contributes to the gradient; null: none."""
 
 
 class Eval(Section):
@@ -191,9 +173,6 @@ class Expect(Section):
     Nothing depends on it; `ldkit eval` shows the distance.
     """
 
-    images: PositiveInt | None = None
-    """Images it was measured on: where `data.val` has another number, no distance is shown."""
-
     ap: Percent
     """AP, the mean over the IoU thresholds."""
     ap50: Percent | None = None
@@ -208,6 +187,8 @@ class Expect(Section):
     """AP of large objects."""
     ar100: Percent | None = None
     """Recall with 100 boxes per image."""
+    images: PositiveInt | None = None
+    """Images it was measured on: where `data.val` has another number, no distance is shown."""
 
 
 class Recipe(Section):
@@ -247,8 +228,9 @@ class Recipe(Section):
             yield "model: trained alone, or `student` with a teacher, not both: set one to null."
         if self.student is not None and self.teacher is None:
             yield "teacher: required, since a student learns from it. Set teacher.checkpoint."
-        if self.student is None and self.objective.localization.main is not None:
-            yield "objective.localization.main: needs a student and its teacher; must be null here."
+        if self.student is None:
+            for key, _, _ in self.objective.distillation_terms():
+                yield f"{key}: needs a student and its teacher; must be null here."
         if self.data.val is None and self.eval.every_epochs is not None:
             yield "eval.every_epochs: evaluates on data.val, which is null. Must be null too."
 

@@ -258,7 +258,8 @@ def test_a_run_leaves_its_recipe_journal_scores_last_state_and_model(
 ) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {
-        *("recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints", "eval", "model.pt"),
+        *("recipe.yaml", "environment.json", "lineage.json", "metrics.jsonl"),
+        *("checkpoints", "eval", "model.pt"),
     }
     assert last_checkpoint(whole) == "step_0000008"
     finish(train(short(world), tmp_path / "run", out=tmp_path / "out.pt"))

@@ -7,7 +7,7 @@ import pytest
 from ldkit.errors import RecipeError
 from ldkit.recipe.detector import Deform, Fpn, Head, TimmBackbone
 from ldkit.recipe.load import load_recipe
-from ldkit.recipe.objective import Localization, MainLocalization
+from ldkit.recipe.objective import Localization, LocalizationTerm
 from ldkit.recipe.schema import Milestones, Sgd, Views
 from ldkit.recipe.shipped import find_recipe, recipes_folder, shipped_recipes, title_of
 
@@ -138,7 +138,7 @@ def test_every_row_has_the_published_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if "ld_" in name])
 def test_every_distillation_is_main_ld_alone(name: str) -> None:
     recipe = load_recipe(f"coco/{name}").recipe
-    main = MainLocalization(weight=0.25, temperature=10.0, normalizer="paper")
+    main = LocalizationTerm(weight=0.25, temperature=10.0, normalizer="paper")
     alone = load_recipe("coco/gfl_r18").recipe.objective
     assert recipe.objective == alone.model_copy(update={"localization": Localization(main=main)})
 
