@@ -103,13 +103,15 @@ class Predictions(NamedTuple):
 
     Scores are the sigmoid of `cls_logits`. Where a head weighs them by more than the class
     (GFLv2), `bare_cls_logits` are those of the class alone. `maps` are the pyramid's outputs, one
-    for each level.
+    for each level. `crossing` are the head's features where it was asked for them, (class tower,
+    box tower) for each level: after a convolution's GroupNorm, before its ReLU.
     """
 
     cls_logits: Float[Tensor, "B A C"]
     bbox_logits: Float[Tensor, "B A 4 K"]
     bare_cls_logits: Float[Tensor, "B A C"] | None = None
     maps: tuple[Float[Tensor, "B D _ _"], ...] = ()
+    crossing: tuple[tuple[Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"]], ...] = ()
 
     @property
     def class_logits(self) -> Float[Tensor, "B A C"]:
