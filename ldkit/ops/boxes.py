@@ -50,6 +50,28 @@ def paired_giou(first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]) -> 
     return inter / union - (enclosing - union) / enclosing
 
 
+def paired_diou(first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
+    """Return the distance IoU of each box with its partner, from -1 to 1.
+
+    It is the IoU less the squared distance of the centres, as a share of the squared diagonal of
+    the enclosing box.
+
+    Source: DIoU (arXiv 1911.08287), equation 7; floors as in `EPSILON`.
+    """
+    return _iou(first, second) - _centre_penalty(first, second)
+
+
+def paired_diou_over_first(
+    first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]
+) -> Float[Tensor, "*b"]:
+    """Return what the published LD code computes for a DIoU: the first area stands for the union.
+
+    Source: `bbox_overlaps(mode="diou")` of the LD repository, commit 4287990c.
+    """
+    inter, _ = _intersection_and_union(first, second)
+    return inter / area(first).clamp(min=EPSILON) - _centre_penalty(first, second)
+
+
 def clip(boxes: Float[Tensor, "*b 4"], hw: Size) -> Float[Tensor, "*b 4"]:
     """Return the part of each box inside an image of `hw` (height, width) pixels.
 
@@ -79,6 +101,15 @@ def xywh_to_xyxy(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
 def _iou(first: Tensor, second: Tensor) -> Tensor:
     inter, union = _intersection_and_union(first, second)
     return inter / union
+
+
+def _centre_penalty(first: Tensor, second: Tensor) -> Tensor:
+    low = torch.minimum(first[..., :2], second[..., :2])
+    high = torch.maximum(first[..., 2:], second[..., 2:])
+    diagonal = (high - low).clamp(min=0).square().sum(-1).clamp(min=EPSILON)
+    # Four times the squared distance of the centres.
+    apart = (second[..., :2] + second[..., 2:]) - (first[..., :2] + first[..., 2:])
+    return apart.square().sum(-1) / 4 / diagonal
 
 
 def _intersection_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

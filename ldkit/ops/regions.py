@@ -1,9 +1,12 @@
-"""The main region: which locations learn which box (ATSS).
+"""The main region, which locations learn which box (ATSS), and the locations imitation looks at.
 
 For each box the nearest locations of every level are its candidates; those whose anchor overlaps
 the box clearly better than its candidates do on average become its positives. Nothing here
 depends on a network: the region follows from boxes, canvas and grid alone, so a cache can hold
 it. Every tie goes to the lowest index, on every device.
+
+Few of the anchors of a canvas touch a box at all. What asks for an overlap is computed for the
+pairs that touch, never for all anchors and boxes.
 
 Source: ATSS (arXiv 1912.02424), algorithm 1; details as in mmdetection's `ATSSAssigner`.
 """
@@ -22,6 +25,13 @@ INSIDE_PX = 0.01
 """How deep a positive's centre must lie inside its box, in pixels. Source: as published."""
 
 
+FINE_GRAINED_SHARE = 0.5
+"""Share of a box's best IoU that a location must exceed to be imitated.
+
+Source: fine-grained feature imitation (arXiv 1906.03609), ψ; the value as in the LD repository.
+"""
+
+
 class Candidates(NamedTuple):
     """The N candidates of each box. Where `exists` is false there were fewer; ignore those."""
 
@@ -29,10 +39,27 @@ class Candidates(NamedTuple):
     exists: Bool[Tensor, "B G N"]
 
 
-def assign_atss(
+class Locations(NamedTuple):
+    """Chosen locations of a batch without a box, sorted by image, then location."""
+
+    image: Int[Tensor, "P"]
+    location: Int[Tensor, "P"]
+
+
+class Assignment(NamedTuple):
+    """What ATSS says of a batch: the box of each location or -1, and the threshold of each box.
+
+    A box with fewer than two candidates has the threshold NaN, which no overlap reaches.
+    """
+
+    gt_index: Int[Tensor, "B A"]
+    threshold: Float[Tensor, "B G"]
+
+
+def atss(
     anchors: Anchors, valid: Bool[Tensor, "B A"], ground_truth: GroundTruth, topk: int
-) -> Int[Tensor, "B A"]:
-    """Return for each location the index of the box it learns, or -1.
+) -> Assignment:
+    """Return which box each location learns, and the overlap that this took.
 
     Candidates are the `topk` locations of each level whose centres are nearest to the box's. A
     candidate is positive if its anchor's IoU reaches mean + standard deviation (n - 1) over all
@@ -46,19 +73,91 @@ def assign_atss(
     box_BGN4 = boxes_BG4[:, :, None].expand(*location.shape, 4)
     iou_BGN = paired_iou(anchors.box[location], box_BGN4)
     depth_BGN = boxes_to_distances(anchors.centre[location], box_BGN4).amin(dim=-1)
+    threshold_BG = _threshold(iou_BGN, exists)
     positive_BGN = (
         exists
         & (labels_BG >= 0)[:, :, None]
-        & (iou_BGN >= _threshold(iou_BGN, exists)[:, :, None])
+        & (iou_BGN >= threshold_BG[:, :, None])
         & (depth_BGN > INSIDE_PX)
     )
-    return _best_box(location, iou_BGN, positive_BGN, len(anchors.unit))
+    batch, boxes, _ = location.shape
+    image_BGN = torch.arange(batch, device=location.device)[:, None, None].expand_as(location)
+    box_BGN = torch.arange(boxes, device=location.device)[:, None].expand_as(location)
+    pairs = Rows(image_BGN.flatten(), location.flatten(), box_BGN.flatten())
+    owner_BA = best_boxes(pairs, iou_BGN.flatten(), positive_BGN.flatten(), valid)
+    return Assignment(owner_BA, threshold_BG)
+
+
+def assign_atss(
+    anchors: Anchors, valid: Bool[Tensor, "B A"], ground_truth: GroundTruth, topk: int
+) -> Int[Tensor, "B A"]:
+    """Return for each location the index of the box it learns, or -1, as `atss` says."""
+    return atss(anchors, valid, ground_truth, topk).gt_index
 
 
 def main_rows(gt_index: Int[Tensor, "B A"]) -> Rows:
     """Return the locations that have a box, sorted by image, then location."""
     image, location = (gt_index >= 0).nonzero(as_tuple=True)
     return Rows(image, location, gt_index[image, location])
+
+
+def inside_gt_locations(
+    anchors: Anchors, valid: Bool[Tensor, "B A"], ground_truth: GroundTruth
+) -> Locations:
+    """Return the locations whose centre lies inside a box, whatever the level.
+
+    Source: `fitnet` in the LD repository, "Inside GT Box" in the paper's table.
+    """
+    centre_A14 = torch.cat([anchors.centre, anchors.centre], dim=-1)[:, None]
+    inside_BA = _within(centre_A14, valid, ground_truth).any(dim=-1)
+    return Locations(*inside_BA.nonzero(as_tuple=True))
+
+
+def fine_grained_locations(
+    anchors: Anchors, valid: Bool[Tensor, "B A"], ground_truth: GroundTruth
+) -> Locations:
+    """Return the locations whose anchor has more than half of the best IoU that a box has.
+
+    The best is taken over all levels.
+
+    Source: `finegrained` in the LD repository; arXiv 1906.03609.
+    """
+    pairs = touching_pairs(anchors, valid, ground_truth)
+    iou_P = paired_iou(anchors.box[pairs.location], boxes_of(pairs, ground_truth))
+    batch, boxes = ground_truth.labels.shape
+    number_P = pairs.image * boxes + pairs.gt_index
+    best = iou_P.new_zeros(batch * boxes).scatter_reduce_(0, number_P, iou_P, "amax")
+    member_P = iou_P > FINE_GRAINED_SHARE * best[number_P]
+    owner_BA = best_boxes(pairs, iou_P, member_P, valid)
+    return Locations(*(owner_BA >= 0).nonzero(as_tuple=True))
+
+
+def touching_pairs(anchors: Anchors, valid: Bool[Tensor, "B A"], ground_truth: GroundTruth) -> Rows:
+    """Return every location with every box that its anchor touches, sorted by all three columns."""
+    return Rows(*_within(anchors.box[:, None], valid, ground_truth).nonzero(as_tuple=True))
+
+
+def boxes_of(rows: Rows, ground_truth: GroundTruth) -> Float[Tensor, "P 4"]:
+    """Return the box of each row, in pixels."""
+    return ground_truth.boxes[rows.image, rows.gt_index]
+
+
+def best_boxes(
+    pairs: Rows, iou: Float[Tensor, "P"], member: Bool[Tensor, "P"], valid: Bool[Tensor, "B A"]
+) -> Int[Tensor, "B A"]:
+    """Return for each location its box of largest IoU among the pairs that are members, or -1.
+
+    `pairs` are rows in which a location may occur several times; `valid` says only the shape.
+    """
+    batch, locations = valid.shape
+    cell_P = pairs.image * locations + pairs.location
+    claim_P = iou.masked_fill(~member, -1.0)
+    best = iou.new_full((batch * locations,), -1.0).scatter_reduce_(0, cell_P, claim_P, "amax")
+    wins_P = member & (claim_P == best[cell_P])
+    nobody = torch.iinfo(torch.long).max
+    owner = cell_P.new_full((batch * locations,), nobody)
+    owner.scatter_reduce_(0, cell_P, pairs.gt_index.masked_fill(~wins_P, nobody), "amin")
+    return owner.masked_fill(owner == nobody, -1).view(batch, locations)
 
 
 def _candidates(anchors: Anchors, valid: Tensor, boxes_BG4: Tensor, topk: int) -> Candidates:
@@ -117,16 +216,11 @@ def _threshold(iou: Float[Tensor, "B G N"], exists: Bool[Tensor, "B G N"]) -> Fl
     return first_BG1[..., 0] + mean_BG + variance_BG.sqrt()
 
 
-def _best_box(
-    location_BGN: Tensor, iou_BGN: Tensor, positive_BGN: Tensor, num_locations: int
-) -> Int[Tensor, "B A"]:
-    batch, boxes, _ = location_BGN.shape
-    location = location_BGN.flatten(1)
-    best_BA = iou_BGN.new_full((batch, num_locations), -1.0)
-    claim = iou_BGN.masked_fill(~positive_BGN, -1.0).flatten(1)
-    best_BA.scatter_reduce_(1, location, claim, "amax")
-    wins = positive_BGN.flatten(1) & (claim == best_BA.gather(1, location))
-    box_BGN = torch.arange(boxes, device=location.device)[:, None].expand_as(location_BGN)
-    owner_BA = location.new_full((batch, num_locations), boxes)
-    owner_BA.scatter_reduce_(1, location, box_BGN.flatten(1).masked_fill(~wins, boxes), "amin")
-    return owner_BA.masked_fill(owner_BA == boxes, -1)
+def _within(places_A14: Tensor, valid: Tensor, ground_truth: GroundTruth) -> Tensor:
+    """Return whether the open box of each place and of the ground truth share a point (B, A, G)."""
+    boxes_B1G4 = ground_truth.boxes[:, None]
+    within_BAG = valid[..., None] & (ground_truth.labels >= 0)[:, None]
+    for low, high in ((0, 2), (1, 3)):
+        within_BAG &= places_A14[..., low] < boxes_B1G4[..., high]
+        within_BAG &= boxes_B1G4[..., low] < places_A14[..., high]
+    return within_BAG
