@@ -118,7 +118,11 @@ def test_training_and_evaluation_return_the_same_type_and_shapes() -> None:
     images = torch.randn(2, 3, 64, 64)
     trained, evaluated = model.train()(images), model.eval()(images)
     assert type(trained) is type(evaluated) is Predictions
-    assert [x.shape for x in trained] == [x.shape for x in evaluated]
+    assert trained.cls_logits.shape == evaluated.cls_logits.shape
+    assert trained.bbox_logits.shape == evaluated.bbox_logits.shape
+    assert [x.shape for x in trained.maps] == [x.shape for x in evaluated.maps]
+    assert trained.bare_cls_logits is evaluated.bare_cls_logits is None
+    assert trained.crossing == evaluated.crossing == ()
 
 
 @pytest.mark.law
@@ -159,6 +163,96 @@ def test_logits_of_an_image_do_depend_on_its_padding() -> None:
     first_row = slice(0, 4)  # far from the right border, on the finest level of both canvases
     gap = (narrow.bbox_logits[0, first_row] - wide.bbox_logits[0, first_row]).abs().max().item()
     assert gap > 0.05
+
+
+@pytest.mark.law
+def test_the_maps_are_those_of_the_pyramid_themselves() -> None:
+    model = filled_detector()
+    given = model.fpn(model.backbone(torch.randn(2, 3, 64, 96)))
+    predictions = model.head(given)
+    assert len(predictions.maps) == len(LEVELS)
+    assert all(found is map_BDHW for found, map_BDHW in zip(predictions.maps, given, strict=True))
+
+
+def crossed(convs: int, after: int) -> tuple[Detector, Predictions, Tensor]:
+    model = small_detector(convs=convs).eval()
+    fill(model)
+    images = torch.randn(2, 3, 64, 96)
+    return model, model(images, after), images
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_features_that_cross_back_into_their_own_head_give_its_logits(after: int) -> None:
+    model, found, images = crossed(3, after)
+    plain = model(images)
+    assert torch.equal(found.cls_logits, plain.cls_logits)
+    assert torch.equal(found.bbox_logits, plain.bbox_logits)
+    back = model.head.from_crossing(found.crossing, after)
+    assert torch.equal(back.cls_logits, plain.cls_logits)
+    assert torch.equal(back.bbox_logits, plain.bbox_logits)
+    assert back.maps == back.crossing == ()
+
+
+@pytest.mark.law
+def test_crossing_features_are_those_between_norm_and_relu() -> None:
+    model, found, _ = crossed(3, 2)
+    assert len(found.crossing) == len(LEVELS)
+    for map_BDHW, features in zip(found.maps, found.crossing, strict=True):
+        towers = (model.head.cls_tower, model.head.bbox_tower)
+        for tower, feature in zip(towers, features, strict=True):
+            conv, norm, _ = tower[1].children()
+            assert torch.equal(feature, norm(conv(tower[0](map_BDHW))))
+            assert (feature < 0).any()
+
+
+@pytest.mark.law
+def test_gradients_reach_crossing_features_through_a_frozen_head() -> None:
+    _, found, _ = crossed(3, 2)
+    teacher = small_detector(convs=3).eval().requires_grad_(requires_grad=False)
+    fill(teacher)
+    with torch.no_grad():
+        teacher.head.scales[0].mul_(1.5)
+    crossing = [
+        (cls.detach().requires_grad_(), bbox.detach().requires_grad_())
+        for cls, bbox in found.crossing
+    ]
+    judged = teacher.head.from_crossing(crossing, 2)
+    first = len(judged.cls_logits[0]) - 1  # a location of the last level only
+    judged.cls_logits[:, first].sum().backward(retain_graph=True)
+    assert crossing[-1][0].grad is not None
+    assert crossing[-1][0].grad.any()
+    assert all(bbox.grad is None for _, bbox in crossing)
+    judged.bbox_logits.square().sum().backward()
+    assert all(bbox.grad is not None and bbox.grad.any() for _, bbox in crossing)
+    count = 8 * 12
+    torch.testing.assert_close(
+        judged.bbox_logits[:, :count], 1.5 * found.bbox_logits[:, :count], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.law
+def test_gradients_of_the_student_are_the_same_with_crossing_features() -> None:
+    model, found, images = crossed(2, 1)
+    found.bbox_logits.square().mean().backward()
+    with_crossing = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model(images).bbox_logits.square().mean().backward()
+    for parameter, gradient in zip(model.parameters(), with_crossing, strict=True):
+        if parameter.grad is None:
+            assert gradient is None
+        else:
+            torch.testing.assert_close(gradient, parameter.grad)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("after", [0, 3, -1])
+def test_a_convolution_that_towers_lack_is_refused(after: int) -> None:
+    model, found, images = crossed(2, 1)
+    with pytest.raises(ValueError, match=f"towers of 2 convolutions have no number {after}"):
+        model(images, after)
+    with pytest.raises(ValueError, match=f"towers of 2 convolutions have no number {after}"):
+        model.head.from_crossing(found.crossing, after)
 
 
 @pytest.mark.contract
