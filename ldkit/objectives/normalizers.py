@@ -1,21 +1,33 @@
 """The denominators: what every term of a step is divided by.
 
-| term             | sum over                        | divided by                                  |
-|------------------|---------------------------------|---------------------------------------------|
-| cls              | locations and classes           | positives, an image without any counts as 1 |
-| box              | rows · row weight               | sum of the row weights, see `weight_sum`    |
-| dfl              | rows · row weight, mean of edges| the same                                    |
-| ld_main, paper   | rows · row weight, mean of edges| bins · images / 3                           |
-| ld_main, weights | rows · row weight, mean of edges| sum of the row weights                      |
+| term             | sum over                              | divided by                           |
+|------------------|---------------------------------------|--------------------------------------|
+| cls              | locations, classes                    | positives, an image without any as 1 |
+| box              | rows · row weight                     | sum of row weights, see `weight_sum` |
+| dfl              | rows · row weight, mean of edges      | the same                             |
+| ld_main, paper   | rows · row weight, mean of edges      | bins · images / 3                    |
+| ld_main, weights | rows · row weight, mean of edges      | sum of row weights                   |
+| ld_vlr, paper    | rows · overlap, mean of edges         | 4 · bins · images / 3                |
+| ld_vlr, weights  | rows · overlap, mean of edges         | sum of overlaps                      |
+| kd, paper        | rows of a level of 3 images           | their number; levels add up, and     |
+|                  |                                       | the batch's runs of 3 are averaged   |
+| kd, rows         | rows                                  | their number                         |
+| imitation, paper | the same, mean of channels            | the same, 0 without main rows        |
+| imitation, rows  | rows, mean of channels                | their number                         |
+| score_cls        | locations, classes                    | positives                            |
+| score_box        | rows · gap of the scores              | positives                            |
+| cross_cls        | locations, classes                    | positives                            |
+| cross_box        | rows · teacher's score, mean of edges | sum of those scores                  |
 
-Positives and weights are means over the ranks. Gradients are averaged over the ranks as well, so
-that a run on many gives the gradient of one rank that holds all images.
+Positives, weights and overlaps are means over the ranks, and so is the number of rows of class
+distillation. Gradients are averaged over the ranks as well, so that a run on many gives the
+gradient of one rank that holds all images.
 """
 
 from typing import Literal, NamedTuple, assert_never
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, distributed
 
 from ldkit.structures import Rows
@@ -28,6 +40,14 @@ PAPER_IMAGES = 3
 
 EPSILON = 1e-6
 """Keeps a batch without rows from 0 / 0. Source: mmdet's `LDHead`."""
+
+
+PAPER_VLR_SHARE = 1 / 4
+"""What a row of the VLR counts beside one of the main region, before the weight of the term.
+
+The published sum over VLR rows is divided by 16, that over main rows by 4. Source: `loss_ld_vlr`
+of the LD repository, commit 4287990c.
+"""
 
 
 class Totals(NamedTuple):
@@ -45,11 +65,17 @@ def totals(rows: Rows, weight: Float[Tensor, "P"], images: int) -> Totals:
     """
     has_rows_B = weight.new_zeros(images).index_fill_(0, rows.image, 1.0)
     positives = len(rows.image) + images - has_rows_B.sum()
-    sums = torch.stack([positives, weight.detach().sum()])
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(sums)
-        sums = sums / distributed.get_world_size()
+    sums = mean_over_ranks(torch.stack([positives, weight.detach().sum()]))
     return Totals(sums[0], sums[1])
+
+
+def mean_over_ranks(sums: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """Return the mean over the ranks of the run, and the sums themselves where there is one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return sums
+    sums = sums.detach().clone()
+    distributed.all_reduce(sums)
+    return sums / distributed.get_world_size()
 
 
 def weight_sum(weights: Float[Tensor, ""], kind: WeightSum) -> Float[Tensor, ""]:
@@ -82,3 +108,42 @@ def ld_weights(weights: Float[Tensor, ""]) -> Float[Tensor, ""]:
     It depends neither on the batch nor on the ranks nor on the number of objects.
     """
     return weights.clamp(min=EPSILON)
+
+
+class PaperLevels(NamedTuple):
+    """Which group of rows, a level of a published GPU, each row is in, and how many there are.
+
+    `gpus` is the number of runs of `PAPER_IMAGES` images in the batch; the last may be shorter.
+    """
+
+    group: Int[Tensor, "P"]
+    groups: int
+    gpus: int
+
+
+def paper_levels(
+    image: Int[Tensor, "P"], level: Int[Tensor, "P"], *, images: int, levels: int
+) -> PaperLevels:
+    """Return which level of which three images each row belongs to."""
+    gpus = -(-images // PAPER_IMAGES)
+    return PaperLevels(image // PAPER_IMAGES * levels + level, gpus * levels, gpus)
+
+
+def kd_paper(
+    value: Float[Tensor, "P"], counted: Float[Tensor, "P"], places: PaperLevels
+) -> Float[Tensor, ""]:
+    """Return the published mean of class distillation.
+
+    There every level of every GPU has a mean of its own over its rows, 0 without any, and levels
+    add up: a level with one row weighs as much as one with a hundred. GPUs are averaged.
+    `counted` is 0 for rows that are left out; their values are 0.
+    """
+    zeros = value.new_zeros(places.groups)
+    summed = zeros.index_add(0, places.group, value)
+    number = zeros.index_add(0, places.group, counted)
+    return (summed / number.clamp(min=1.0)).sum() / places.gpus
+
+
+def kd_rows(counted: Float[Tensor, "P"]) -> Float[Tensor, ""]:
+    """Return the denominator that makes class distillation the mean of the rows that count."""
+    return mean_over_ranks(counted.sum()).clamp(min=EPSILON)

@@ -63,3 +63,36 @@ def localization_kl(
     log_q = F.log_softmax(student / temperature, dim=-1)
     kl_P4 = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
     return temperature**2 * kl_P4
+
+
+def softmax_kl(
+    student: Float[Tensor, "P C"], teacher: Float[Tensor, "P C"], *, temperature: float
+) -> Float[Tensor, "P"]:
+    """Return T² · KL(teacher ‖ student) of softmaxes over the classes, in nats.
+
+    Both are logits, divided by the temperature T; the teacher gets no gradient. Only differences
+    between the logits of a row count, so that a single class always gives 0. Summed over classes:
+    the public code averages over them, which is this value divided by C.
+
+    Source: LD (arXiv 2102.12252); `knowledge_distillation_kl_div_loss` of mmdet.
+    """
+    log_p = F.log_softmax(teacher.detach() / temperature, dim=-1)
+    log_q = F.log_softmax(student / temperature, dim=-1)
+    return temperature**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1)
+
+
+def binary_kl(
+    student: Float[Tensor, "P C"], teacher: Float[Tensor, "P C"], *, temperature: float
+) -> Float[Tensor, "P"]:
+    """Return T² · KL(teacher ‖ student) of one yes or no for each class, in nats.
+
+    Both are logits, divided by the temperature T before their sigmoid; the teacher gets no
+    gradient. Summed over classes.
+
+    Source: the two-class KL, class by class, as BCKD (ICCV 2023) argues for sigmoid heads.
+    """
+    target, logits = teacher.detach() / temperature, student / temperature
+    yes = target.sigmoid() * (F.logsigmoid(target) - F.logsigmoid(logits))
+    # The sigmoid of -z is 1 - sigmoid(z) without its cancellation.
+    no = (-target).sigmoid() * (F.logsigmoid(-target) - F.logsigmoid(-logits))
+    return temperature**2 * (yes + no).sum(dim=-1)
