@@ -4,6 +4,7 @@ On a terminal a stage is a bar with rate and time left; elsewhere it is a plain 
 seconds. Both go to stderr.
 """
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -62,6 +63,9 @@ class Follower:
                 self._advance(stage, step, total, "steps", "")
             case events.Step(step=step, loss=loss):
                 self._advance(stage, step, self._totals[stage], "steps", f"loss {loss:.3f}")
+            case events.Contributions(step=step, shares=shares, grad_norms=norms):
+                parts = (f"{n} {shares[n]:.0%} |g| {_two_digits(norms[n])}" for n in shares)
+                say(f"{stage}: step {step:,}  " + " · ".join(parts).replace("%", " %"))
             case events.Evaluated(step=step, ap=ap):
                 say(f"{stage}: AP {'-' if ap is None else f'{100 * ap:.1f}'} after step {step:,}")
             case told.Progress(done=done, total=total, unit=unit):
@@ -91,6 +95,15 @@ class Follower:
         rate = f"{(done - first) / seconds:.1f} {unit}/s" if seconds > 1 else ""
         parts = [f"{name}: {done:,}/{total:,} {unit}", detail, rate]
         say("  ".join(part for part in parts if part))
+
+
+def _two_digits(value: float) -> str:
+    """Return a number with two significant digits, in full where that is short."""
+    if value == 0:
+        return "0"
+    if not 1e-3 <= value < 1e6:
+        return f"{value:.1e}"
+    return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}"
 
 
 @contextmanager

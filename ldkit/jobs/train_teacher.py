@@ -70,7 +70,7 @@ def objective(recipe: Recipe) -> Objective:
     grid = assemble.grid(recipe.detector)
     topk = recipe.objective.assign.topk
 
-    def terms(predictions: Predictions, batch: Batch) -> LossTerms:
+    def terms(predictions: Predictions, batch: Batch, _step: int) -> LossTerms:
         device = batch.pixels.device
         anchors_A = anchors(batch.canvas_hw, grid, device)
         valid_BA = valid_locations(batch.canvas_hw, padded_sizes(batch.views, device), grid)

@@ -2,6 +2,7 @@
 
     checkpoints/step_0090000/
       model.safetensors        parameters and buffers, by name
+      companion.safetensors    the same of what is trained along with it, if anything
       optimizer.safetensors    PARAMETER/KEY, e.g. head.cls.weight/momentum_buffer
       state.json               position, sizes and checksums; written last
 
@@ -13,36 +14,28 @@ import hashlib
 import logging
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from ldkit.errors import CheckpointError, StorageError
 from ldkit.files import write_bytes, write_text
-from ldkit.training.state_tensors import StateTensors, capture, differences, restore
+from ldkit.training.state_tensors import StateTensors, TrainState, capture, differences, restore
+
+__all__ = ["FileRecord", "StateRecord", "TrainState", "latest", "read_state", "write_state"]
 
 MODEL_FILE = "model.safetensors"
+COMPANION_FILE = "companion.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 FOLDER_NAME = re.compile(r"step_(\d{7,})")
 LINES_SHOWN = 12
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class TrainState:
-    """What a step of training changes. `step` counts completed optimizer steps."""
-
-    model: nn.Module
-    optimizer: Optimizer
-    step: int = 0
 
 
 class FileRecord(BaseModel):
@@ -85,14 +78,14 @@ def write_state(checkpoints: Path, state: TrainState, *, keep: int) -> Path:
     folder = checkpoints / f"step_{state.step:07d}"
     if not _is_complete(folder):
         _make_way(folder)
-        tensors = capture(state.model, state.optimizer)
+        tensors = capture(state)
+        files = {MODEL_FILE: tensors.model, OPTIMIZER_FILE: tensors.optimizer}
+        if state.companion is not None:
+            files[COMPANION_FILE] = tensors.companion
         record = StateRecord(
             step=state.step,
             optimizer=type(state.optimizer).__name__,
-            files={
-                MODEL_FILE: _write_tensors(folder / MODEL_FILE, tensors.model),
-                OPTIMIZER_FILE: _write_tensors(folder / OPTIMIZER_FILE, tensors.optimizer),
-            },
+            files={name: _write_tensors(folder / name, content) for name, content in files.items()},
         )
         write_text(folder / STATE_FILE, record.model_dump_json(indent=1) + "\n")
     _remove_old(checkpoints, state.step, keep)
@@ -100,7 +93,7 @@ def write_state(checkpoints: Path, state: TrainState, *, keep: int) -> Path:
 
 
 def read_state(folder: Path, state: TrainState) -> None:
-    """Bring the model, the optimizer and the position to those saved in `folder`.
+    """Bring the model, its companion, the optimizer and the position to those in `folder`.
 
     Raises:
         CheckpointError: The folder is foreign, incomplete or damaged, or holds another model or
@@ -110,6 +103,9 @@ def read_state(folder: Path, state: TrainState) -> None:
     tensors = StateTensors(
         model=_read_tensors(folder, MODEL_FILE, record),
         optimizer=_read_tensors(folder, OPTIMIZER_FILE, record),
+        companion=_read_tensors(folder, COMPANION_FILE, record)
+        if COMPANION_FILE in record.files
+        else {},
     )
     kind = type(state.optimizer).__name__
     if record.optimizer != kind:
@@ -118,7 +114,7 @@ def read_state(folder: Path, state: TrainState) -> None:
             where=str(folder),
             hint="Set optim.kind to what the run began with, or begin a new run.",
         )
-    lines = differences(state.model, state.optimizer, tensors)
+    lines = differences(state, tensors)
     if lines:
         shown = lines[:LINES_SHOWN]
         more = [f"... and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
@@ -127,7 +123,7 @@ def read_state(folder: Path, state: TrainState) -> None:
             where=str(folder),
             hint="Resume with the recipe that the run began with, or begin a new run.",
         )
-    restore(state.model, state.optimizer, tensors)
+    restore(state, tensors)
     state.step = record.step
 
 

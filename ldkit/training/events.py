@@ -41,6 +41,19 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Contributions:
+    """What each loss term is about to contribute to the step that ends at `step`.
+
+    `shares` are fractions of the total loss, all 0 where that is 0; `grad_norms` are the norms of
+    the gradients over all that is trained, before clipping. Told before its step.
+    """
+
+    step: int
+    shares: dict[str, float]
+    grad_norms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """The model was evaluated at `step`. `figures` are fractions; `None` is 'nothing to count'."""
 
@@ -70,4 +83,4 @@ class Finished:
     seconds: float
 
 
-Event = Started | Step | Evaluated | Saved | Finished
+Event = Started | Step | Contributions | Evaluated | Saved | Finished

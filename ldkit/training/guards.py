@@ -41,25 +41,27 @@ class SilenceWatch:
     """Watches loss terms that must not be zero throughout the first steps of a run.
 
     A distillation term that is identically zero trains a plain student under the name of a
-    distilled one. A resumed run is watched from where it goes on.
+    distilled one. A term counts the steps that have it: one that its schedule has switched off
+    is missing, and says nothing by intent. A resumed run is watched from where it goes on.
     """
 
     def __init__(self, watched: Sequence[str]) -> None:
-        self._silent = set(watched)
-        self._steps = 0
+        self._silent_steps = dict.fromkeys(watched, 0)
 
     def see(self, terms: Mapping[str, float]) -> None:
-        """Take notice of one step's terms; a watched term that is missing counts as zero.
+        """Take notice of one step's terms, by name; those that are off are missing.
 
         Raises:
-            TrainingError: `SILENT_STEPS` steps were seen, and a watched term was zero in all.
+            TrainingError: A watched term was zero in the first `SILENT_STEPS` steps it was on.
         """
-        if self._steps == SILENT_STEPS or not self._silent:
-            return
-        self._steps += 1
-        self._silent -= {name for name in self._silent if abs(terms.get(name, 0.0)) > SILENT_BELOW}
-        if self._steps == SILENT_STEPS and self._silent:
-            raise _silence(sorted(self._silent))
+        for name in self._silent_steps.keys() & terms.keys():
+            if abs(terms[name]) > SILENT_BELOW:
+                del self._silent_steps[name]
+            else:
+                self._silent_steps[name] += 1
+        silent = [name for name, steps in self._silent_steps.items() if steps == SILENT_STEPS]
+        if silent:
+            raise _silence(sorted(silent))
 
 
 def _silence(names: Sequence[str]) -> TrainingError:

@@ -16,11 +16,20 @@ from types import TracebackType
 from ldkit.errors import DataError, StorageError
 from ldkit.files import write_bytes
 from ldkit.interrupts import interrupts_held
-from ldkit.training.events import Evaluated, Event, Finished, Saved, Started, Step
+from ldkit.training.events import (
+    Contributions,
+    Evaluated,
+    Event,
+    Finished,
+    Saved,
+    Started,
+    Step,
+)
 
 KINDS: dict[str, type[Event]] = {
     "started": Started,
     "step": Step,
+    "contributions": Contributions,
     "evaluated": Evaluated,
     "saved": Saved,
     "finished": Finished,
@@ -45,13 +54,15 @@ class Journal:
         except OSError as error:
             raise self._failure(error) from error
 
-    def write(self, event: Event) -> None:
-        """Add one event; it is with the operating system when this returns."""
-        record = {"event": NAMES[type(event)], **asdict(event)}
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+    def write(self, *events: Event) -> None:
+        """Add events; they are with the operating system when this returns.
+
+        Ctrl-C does not come between the events of one call.
+        """
+        lines = b"".join(_line(event) for event in events)
         try:
             with interrupts_held() as held:
-                self._append(line)
+                self._append(lines)
         except OSError as error:
             raise self._failure(error) from error
         held.release()
@@ -71,8 +82,8 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _append(self, line: bytes) -> None:
-        if self._file.write(line) != len(line):  # a full disk takes a part, then nothing
+    def _append(self, lines: bytes) -> None:
+        if self._file.write(lines) != len(lines):  # a full disk takes a part, then nothing
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _failure(self, error: OSError) -> StorageError:
@@ -117,6 +128,11 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
             where=str(path),
             hint="The journal of a run is runs/NAME/metrics.jsonl.",
         ) from error
+
+
+def _line(event: Event) -> bytes:
+    record = {"event": NAMES[type(event)], **asdict(event)}
+    return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
 def _event(line: bytes, path: Path, number: int) -> Event:
