@@ -7,9 +7,9 @@ and `imitation`, so that a cache and the terms that read it mean the same rows.
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from ldkit.recipe.section import Fraction, PositiveFloat, Section
+from ldkit.recipe.section import FractionBelow1, PositiveFloat, Section
 
 
 class Assign(Section):
@@ -56,7 +56,7 @@ class ValuableRegion(Section):
 
     overlap: Literal["published", "diou"] = "diou"
     """diou: as the paper says. published: as its code computes, which divides by the anchor."""
-    floor: Fraction = 0.25
+    floor: FractionBelow1 = 0.25
     """Lowest overlap that belongs to the region, as a share of the box's ATSS threshold."""
     weight: Literal["iou", "mask"] = "iou"
     """What a row weighs: the IoU of its anchor with its box (published code), or 1 (paper)."""
@@ -65,16 +65,25 @@ class ValuableRegion(Section):
 
 
 class Scheduled(Section):
-    """What every distillation term has beside its weight: when it counts."""
+    """What every distillation term has beside its weight: when it counts.
+
+    A term names it as its first base, because keys of later bases are listed first.
+    """
 
     warmup_steps: NonNegativeInt = 0
     """Steps over which the weight rises from 0 to its full size."""
     stop_step: PositiveInt | None = None
     """Step from which on the term is off; null keeps it to the end."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "Scheduled":
+        if self.stop_step is not None and self.stop_step <= self.warmup_steps:
+            raise ValueError(f"stop_step: must be greater than warmup_steps = {self.warmup_steps}.")
+        return self
 
-class LocalizationTerm(Scheduled):
-    """Localization distillation on one region."""
+
+class LocalizationKeys(Section):
+    """What is particular to localization distillation."""
 
     weight: NonNegativeFloat = 0.25
     """Weight of the term."""
@@ -84,16 +93,24 @@ class LocalizationTerm(Scheduled):
     """paper: the published sum, as with 3 images per GPU. weights: divided by the row weights."""
 
 
+class LocalizationTerm(Scheduled, LocalizationKeys):
+    """Localization distillation on one region."""
+
+
 class Localization(Section):
     """Localization distillation: the student learns the teacher's box distributions."""
 
     main: LocalizationTerm | None = None
+    """Localization distillation on the main region: the locations that learn a box (ld_main)."""
     vlr: LocalizationTerm | None = None
+    """Localization distillation on the VLR, as `objective.vlr` draws it (ld_vlr)."""
 
 
-class ClassKd(Scheduled):
-    """Class distillation on one region: the student learns the teacher's class logits."""
+class ClassKdKeys(Section):
+    """What is particular to class distillation."""
 
+    kind: Literal["softmax", "binary"]
+    """How classes are compared."""
     weight: NonNegativeFloat = 10.0
     """Weight of the term."""
     temperature: PositiveFloat = 2.0
@@ -104,32 +121,38 @@ class ClassKd(Scheduled):
     """paper: mean of each level of 3 images, summed over levels. rows: mean over all rows."""
 
 
+class ClassKd(Scheduled, ClassKdKeys):
+    """Class distillation on one region: the student learns the teacher's class logits."""
+
+
 class SoftmaxKd(ClassKd):
-    """Class distillation by a softmax over classes, as published; needs two classes or more."""
+    """Class distillation by a softmax over the classes."""
 
     kind: Literal["softmax"]
-    """Softmax over the classes."""
+    """One softmax over the classes, as published; needs two classes or more."""
 
 
 class BinaryKd(ClassKd):
-    """Class distillation class by class, as the sigmoids of the head score; also for one class."""
+    """Class distillation class by class."""
 
     kind: Literal["binary"]
-    """One yes or no for each class."""
+    """One sigmoid for each class, as the head scores them; also for a single class."""
 
 
 AnyKd = Annotated[SoftmaxKd | BinaryKd, Field(discriminator="kind")]
 
 
 class ClassificationKd(Section):
-    """Class distillation."""
+    """Class distillation: the student learns the teacher's class logits."""
 
     main: AnyKd | None = None
+    """On the main region: the locations that learn a box (kd_main)."""
     vlr: AnyKd | None = None
+    """On the VLR, as `objective.vlr` draws it (kd_vlr)."""
 
 
-class Imitation(Scheduled):
-    """Feature imitation: the student's pyramid learns the teacher's at some locations."""
+class ImitationKeys(Section):
+    """What is particular to feature imitation."""
 
     region: Literal["main", "inside_gt", "fine_grained", "gi"]
     """Where; gi is chosen with the student's own output, so it needs a live teacher (--online)."""
@@ -139,20 +162,30 @@ class Imitation(Scheduled):
     """paper: mean of each level, summed, and 0 on a level without positives. rows: one mean."""
 
 
-class ScoreTerm(Scheduled):
-    """A term on the locations that the teacher scores."""
+class Imitation(Scheduled, ImitationKeys):
+    """Feature imitation: the student's pyramid learns the teacher's at some locations."""
+
+
+class ScoreKeys(Section):
+    """What is particular to a term on the locations that the teacher scores."""
 
     weight: NonNegativeFloat
     """Weight of the term."""
 
 
+class ScoreTerm(Scheduled, ScoreKeys):
+    """A term on the locations that the teacher scores."""
+
+
 class Score(Section):
     """Distillation on the locations the teacher scores, whatever the ground truth (BCKD)."""
 
-    floor: Fraction = 0.05
+    floor: FractionBelow1 = 0.05
     """Lowest score of the teacher's best class that a location must have."""
     classification: ScoreTerm | None = None
+    """The student's class scores towards the teacher's, class by class (score_cls)."""
     box: ScoreTerm | None = None
+    """The student's box towards the teacher's, by GIoU (score_box)."""
 
 
 class Cross(Section):
@@ -164,7 +197,9 @@ class Cross(Section):
     after: PositiveInt = 3
     """Convolutions of the student's towers before its features cross over."""
     classification: ScoreTerm | None = None
+    """The crossed class scores towards the teacher's (cross_cls)."""
     box: ScoreTerm | None = None
+    """The crossed box distributions towards the teacher's (cross_box)."""
 
 
 class Objective(Section):
@@ -182,6 +217,18 @@ class Objective(Section):
     imitation: Imitation | None = None
     score: Score = Score()
     cross: Cross = Cross()
+
+    def without_distillation(self) -> "Objective":
+        """Return this objective with every distillation term off, and all else as it is."""
+        return self.model_copy(
+            update={
+                "localization": Localization(),
+                "classification_kd": ClassificationKd(),
+                "imitation": None,
+                "score": Score(floor=self.score.floor),
+                "cross": Cross(after=self.cross.after),
+            }
+        )
 
     def distillation_terms(self) -> Iterator[tuple[str, str, Scheduled]]:
         """Yield (key, name of the loss term, section) for each distillation term that is on."""

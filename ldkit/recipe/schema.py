@@ -14,7 +14,7 @@ from ldkit.recipe.cache import Cache
 from ldkit.recipe.data import Data
 from ldkit.recipe.detector import Detector
 from ldkit.recipe.objective import Objective
-from ldkit.recipe.section import Fraction, PositiveFloat, Section
+from ldkit.recipe.section import Fraction, FractionBelow1, PositiveFloat, Section
 
 
 class Views(Section):
@@ -52,9 +52,6 @@ class Teacher(Section):
     """Where neither is given, `ldkit run` trains it by this recipe: a shipped one, or a path."""
 
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
 class Sgd(Section):
     """Stochastic gradient descent with momentum; decays every parameter, as published."""
 
@@ -77,7 +74,7 @@ class AdamW(Section):
     """Adam with decoupled weight decay."""
     lr: PositiveFloat
     """Learning rate after the warm-up."""
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    betas: tuple[FractionBelow1, FractionBelow1] = (0.9, 0.999)
     """Decay of the running mean of the gradient, and of its square."""
     weight_decay: NonNegativeFloat = 0.02
     """Pull towards zero, as a share of the learning rate."""
@@ -231,8 +228,33 @@ class Recipe(Section):
         if self.student is None:
             for key, _, _ in self.objective.distillation_terms():
                 yield f"{key}: needs a student and its teacher; must be null here."
+        yield from self._broken_rules_of_imitation()
+        yield from self._broken_rules_of_cross()
         if self.data.val is None and self.eval.every_epochs is not None:
             yield "eval.every_epochs: evaluates on data.val, which is null. Must be null too."
+
+    def _broken_rules_of_imitation(self) -> Iterator[str]:
+        imitation = self.objective.imitation
+        kept = None if self.cache is None else self.cache.imitation
+        # gi is chosen while training, with a live teacher, so that no cache has to keep it.
+        if imitation is None or kept is None or imitation.region in ("gi", kept.region):
+            return
+        yield (
+            f"cache.imitation.region: must be {imitation.region}, as "
+            "objective.imitation.region, which reads it."
+        )
+
+    def _broken_rules_of_cross(self) -> Iterator[str]:
+        cross, cache = self.objective.cross, self.cache
+        if cross.classification is None and cross.box is None:
+            return
+        if self.student is not None and cross.after > self.student.head.convs:
+            yield (
+                "objective.cross.after: must be at most student.head.convs = "
+                f"{self.student.head.convs}."
+            )
+        if cache is not None and cache.cross is not None and cache.cross.after != cross.after:
+            yield f"cache.cross.after: must be {cross.after}, as objective.cross.after."
 
     @property
     def detector(self) -> Detector:

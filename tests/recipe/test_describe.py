@@ -29,6 +29,7 @@ def test_a_section_is_described_with_those_inside_it() -> None:
     assert [section.key for section in found] == [
         "objective.localization",
         "objective.localization.main",
+        "objective.localization.vlr",
     ]
     rows = {key.key.rpartition(".")[2]: key for key in found[1].keys}
     assert found[1].default == "null"
@@ -50,6 +51,9 @@ def test_types_read_as_words() -> None:
     assert types["model.fpn.levels"] == "list of whole number 2 to 9"
     assert types["optim.betas"] == "[number 0 to below 1, number 0 to below 1]"
     assert types["cache.main.cls_logits"] == "fp32 | fp16 | null"
+    assert types["cache.imitation.region"] == "main | inside_gt | fine_grained"
+    assert types["objective.imitation.stop_step"] == "whole number > 0 | null"
+    assert types["objective.vlr.floor"] == "number 0 to below 1"
 
 
 @pytest.mark.contract
@@ -60,6 +64,31 @@ def test_each_kind_is_described_on_its_own() -> None:
     assert "momentum" not in names_in("optim", "adamw")
     assert "width" in names_in("student.backbone", "small")
     assert "width" not in names_in("student.backbone", "resnet18")
+    assert kinds_of("objective.classification_kd.main") == ("softmax", "binary")
+    assert kinds_of("objective.classification_kd.vlr") == ("softmax", "binary")
+
+
+@pytest.mark.contract
+def test_a_term_is_described_with_its_kind_first_and_its_schedule_last() -> None:
+    terms = [
+        section
+        for section in describe("objective")
+        if any(key.key.endswith(".stop_step") for key in section.keys)
+    ]
+    assert len({section.key for section in terms}) == 9
+    for section in terms:
+        names = [key.key.rpartition(".")[2] for key in section.keys]
+        assert names[-2:] == ["warmup_steps", "stop_step"], section.key
+        assert "kind" not in names[1:], section.key
+        assert section.default == "null"
+
+
+@pytest.mark.contract
+def test_every_term_tells_its_name_in_the_log() -> None:
+    texts = {section.key: section.text for section in describe("objective")}
+    recipe = load_recipe("coco/full_r18_r101").recipe
+    for key, name, _ in recipe.objective.distillation_terms():
+        assert f"({name})" in texts[key]
 
 
 @pytest.mark.contract

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from ldkit.recipe.explain import dotted, recipe_error
+from ldkit.recipe.load import load_recipe
 from ldkit.recipe.nodes import Origin, Problem
 from ldkit.recipe.schema import Recipe
 from tests.recipe.documents import ALONE, TAUGHT, complaint, write
@@ -126,6 +127,139 @@ def test_a_wrong_override_is_told_in_words(
     place, told = one(write(tmp_path, "a.yaml", ALONE), override)
     assert place.partition(": ")[2] == subject
     assert told == text
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("override", "subject", "text"),
+    [
+        ("objective.localization.vrl={}", "objective.localization.vrl",
+         "Unknown key. Did you mean `vlr`?"),
+        ("objective.localization.vlr.wieght=1", "objective.localization.vlr.wieght",
+         "Unknown key. Did you mean `weight`?"),
+        ("objective.localization.vlr.normalizer=rows",
+         "objective.localization.vlr.normalizer = rows",
+         "Must be paper or weights."),
+        ("objective.localization.vlr.overlap=diou", "objective.localization.vlr.overlap",
+         "Unknown key. Did you mean `objective.vlr.overlap`?"),
+        ("objective.vlr.overlap=iou", "objective.vlr.overlap = iou",
+         "Must be published or diou. Did you mean `diou`?"),
+        ("objective.vlr.flor=0.2", "objective.vlr.flor", "Unknown key. Did you mean `floor`?"),
+        ("objective.vlr.floor=1", "objective.vlr.floor = 1", "Must be less than 1."),
+        ("objective.vlr.floor=-0.1", "objective.vlr.floor = -0.1", "Must be at least 0."),
+        ("objective.score.floor=1.5", "objective.score.floor = 1.5", "Must be less than 1."),
+        ("objective.classification_kd.main={}", "objective.classification_kd.main.kind",
+         "Required, but missing. Known kinds: softmax, binary."),
+        ("objective.classification_kd.vlr.weight=1", "objective.classification_kd.vlr.kind",
+         "Required, but missing. Known kinds: softmax, binary."),
+        ("objective.classification_kd.main.kind=sofmax",
+         "objective.classification_kd.main.kind = sofmax",
+         "Unknown kind. Known kinds: softmax, binary. Did you mean `softmax`?"),
+        ("objective.classification_kd.main={kind: binary, clases: sum}",
+         "objective.classification_kd.main.clases", "Unknown key. Did you mean `classes`?"),
+        ("objective.classification_kd.main={kind: binary, classes: all}",
+         "objective.classification_kd.main.classes = all", "Must be mean or sum."),
+        ("objective.imitation={}", "objective.imitation.region", "Required, but missing."),
+        ("objective.imitation.region=fine_graned", "objective.imitation.region = fine_graned",
+         "Must be main or inside_gt or fine_grained or gi. Did you mean `fine_grained`?"),
+        ("objective.score.box={}", "objective.score.box.weight", "Required, but missing."),
+        ("objective.score.classifcation.weight=1", "objective.score.classifcation",
+         "Unknown key. Did you mean `classification`?"),
+        ("objective.cross.after=0", "objective.cross.after = 0", "Must be greater than 0."),
+        ("objective.localization.main.stop_step=0", "objective.localization.main.stop_step = 0",
+         "Must be greater than 0."),
+        ("objective.localization.main.warmup_stps=5", "objective.localization.main.warmup_stps",
+         "Unknown key. Did you mean `warmup_steps`?"),
+        ("objective.localization.main={warmup_steps: 100, stop_step: 100}",
+         "objective.localization.main.stop_step = 100",
+         "Must be greater than warmup_steps = 100."),
+        ("objective.classification_kd.vlr={kind: binary, warmup_steps: 9, stop_step: 5}",
+         "objective.classification_kd.vlr.stop_step = 5", "Must be greater than warmup_steps = 9."),
+        ("cache.vlr.bbox_logit=fp16", "cache.vlr.bbox_logit",
+         "Unknown key. Did you mean `bbox_logits`?"),
+        ("cache.vlr.bbox_logits=fp15", "cache.vlr.bbox_logits = fp15",
+         "Must be fp32 or fp16. Did you mean `fp16`?"),
+        ("cache.vlr.floor=0.1", "cache.vlr.floor",
+         "Unknown key. Did you mean `objective.vlr.floor` or `objective.score.floor`?"),
+        ("cache.imitation={}", "cache.imitation.region", "Required, but missing."),
+        ("cache.imitation.region=gi", "cache.imitation.region = gi",
+         "Must be main or inside_gt or fine_grained."),
+        ("cache.score.cls_logits=null", "cache.score.cls_logits = null",
+         "Must be fp32 or fp16."),
+        ("cache.cros.after=3", "cache.cros", "Unknown key. Did you mean `cross`?"),
+        ("objective.cross={after: 5, box: {weight: 4}}", "objective.cross.after = 5",
+         "Must be at most student.head.convs = 4."),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_of_a_term_or_its_cache_is_told_in_words(
+    override: str, subject: str, text: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "a.yaml", TAUGHT)
+    place, told = one(path, override)
+    assert place.partition(": ")[2] == subject
+    assert told == text
+
+
+@pytest.mark.contract
+def test_rules_between_terms_and_their_cache_are_told_together(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", TAUGHT)
+    overrides = (
+        "objective.imitation={region: main}",
+        "cache.imitation={region: inside_gt}",
+        "objective.cross={after: 3, classification: {weight: 1}}",
+        "cache.cross={after: 2}",
+        "student.head.convs=1",
+    )
+    assert (
+        complaint(path, *overrides)
+        == """\
+: 3 problems
+
+  --set     cache.imitation.region = inside_gt
+            Must be main, as objective.imitation.region, which reads it.
+  --set     objective.cross.after = 3
+            Must be at most student.head.convs = 1.
+  --set     cache.cross.after = 2
+            Must be 3, as objective.cross.after.
+
+Nothing was started. See `ldkit recipe schema cache.imitation`."""
+    )
+
+
+@pytest.mark.contract
+def test_what_no_term_reads_is_nobody_s_mistake(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", TAUGHT)
+    for overrides in (
+        ["objective.imitation.region=gi", "cache.imitation.region=main"],
+        ["cache.imitation.region=main"],
+        ["cache.cross.after=2"],
+        ["objective.cross.after=7"],
+        ["student.head.convs=2"],
+        ["objective.cross={after: 2, box: {weight: 4}}", "cache.cross.after=2"],
+        ["objective.cross={after: 2, box: {weight: 4}}"],
+    ):
+        assert load_recipe(path, overrides).recipe.cache is not None
+
+
+@pytest.mark.contract
+def test_every_term_needs_a_student(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", ALONE)
+    terms = {
+        "objective.localization.main": "{}",
+        "objective.localization.vlr": "{}",
+        "objective.classification_kd.main": "{kind: softmax}",
+        "objective.classification_kd.vlr": "{kind: binary}",
+        "objective.imitation": "{region: main}",
+        "objective.score.classification": "{weight: 1}",
+        "objective.score.box": "{weight: 4}",
+        "objective.cross.classification": "{weight: 1}",
+        "objective.cross.box": "{weight: 4}",
+    }
+    told = complaint(path, *(f"{key}={value}" for key, value in terms.items()))
+    assert told.startswith(": 9 problems\n")
+    for key in terms:
+        assert f"  {key}\n" in told
+    assert told.count("Needs a student and its teacher; must be null here.") == 9
 
 
 @pytest.mark.contract

@@ -42,11 +42,19 @@ def test_the_issue_s_recipes_are_shipped_and_bases_are_not_recipes() -> None:
     alone = {"gfl_r18", "gfl_r34", "gfl_r50", "gfl_r101", "gfl_r101dcn", "gfl_x101dcn"}
     taught = {"ld_r18_r101", "ld_r34_r101", "ld_r50_r101", "ld_r101_r101dcn", "ld_r18_r101dcn"}
     themselves = {"self_ld_r18", "self_ld_r50", "self_ld_x101dcn"}
-    wanted = {f"coco/{name}" for name in alone | taught | themselves}
-    assert wanted | {"shapes/teacher", "shapes/ld"} <= set(names)
+    whole = {"full_r18_r101", "full_r34_r101", "full_r50_r101"}
+    others = {"ld_r50_r101dcn", "chain_r18_r50", "bckd_r18_r101", "crosskd_r18_r101"}
+    wanted = {f"coco/{name}" for name in alone | taught | themselves | whole | others}
+    shapes = ("teacher", "student", "middle", "ld", "full", "self_ld", "chain")
+    wanted |= {f"shapes/{name}" for name in shapes} | {"own/teacher", "own/ld", "own/full"}
+    assert wanted <= set(names)
     assert list(names) == sorted(names)
     assert not [name for name in names if "base" in name]
     assert {path.stem for path in FILES} >= {"base", "base_1x"}
+
+
+ALWAYS = {"warmup_steps": 0, "stop_step": None}
+LD = {"weight": 0.25, "temperature": 10.0, "normalizer": "paper"} | ALWAYS
 
 
 @pytest.mark.golden
@@ -60,7 +68,12 @@ def test_the_paper_s_row_has_the_published_numbers() -> None:
         "box": {"kind": "giou", "weight": 2.0},
         "distribution": {"kind": "dfl", "weight": 0.25},
         "weight_sum": "plus_epsilon",
-        "localization": {"main": {"weight": 0.25, "temperature": 10.0, "normalizer": "paper"}},
+        "vlr": {"overlap": "published", "floor": 0.25, "weight": "iou", "exclude_main": False},
+        "localization": {"main": LD, "vlr": None},
+        "classification_kd": {"main": None, "vlr": None},
+        "imitation": None,
+        "score": {"floor": 0.05, "classification": None, "box": None},
+        "cross": {"after": 3, "classification": None, "box": None},
     }
     assert student["optim"] == teacher["optim"]
     assert student["optim"] == {
@@ -105,6 +118,13 @@ PUBLISHED = {
     "ld_r50_r101": Published("resnet50", None, 12, 6, (41.1, 58.7, 44.9)),
     "ld_r101_r101dcn": Published("resnet101", None, 24, 6, (45.4, 63.1, 49.5)),
     "ld_r18_r101dcn": Published("resnet18", None, 12, 6, None),
+    "ld_r50_r101dcn": Published("resnet50", None, 12, 6, None),
+    "chain_r18_r50": Published("resnet18", None, 12, 6, None),
+    "full_r18_r101": Published("resnet18", None, 12, 6, (37.5, None, None)),
+    "full_r34_r101": Published("resnet34", None, 12, 6, (41.0, None, None)),
+    "full_r50_r101": Published("resnet50", None, 12, 6, (42.1, 60.3, 45.6)),
+    "bckd_r18_r101": Published("resnet18", None, 12, 6, None),
+    "crosskd_r18_r101": Published("resnet18", None, 12, 6, None),
     "self_ld_r18": Published("resnet18", None, 12, 6, (36.1, 52.9, 38.5)),
     "self_ld_r50": Published("resnet50", None, 12, 6, (40.6, 58.2, 43.8)),
     "self_ld_x101dcn": Published("resnext101_32x4d", (3, 4), 12, 4, (47.5, 65.8, 51.8)),
@@ -134,13 +154,119 @@ def test_every_row_has_the_published_numbers(name: str) -> None:
     assert found == row.ap
 
 
+MAIN_LD = ("ld_", "self_ld_", "chain_")
+
+
 @pytest.mark.golden
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if "ld_" in name])
-def test_every_distillation_is_main_ld_alone(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(MAIN_LD)])
+def test_every_row_s_distillation_is_main_ld_alone(name: str) -> None:
     recipe = load_recipe(f"coco/{name}").recipe
     main = LocalizationTerm(weight=0.25, temperature=10.0, normalizer="paper")
     alone = load_recipe("coco/gfl_r18").recipe.objective
     assert recipe.objective == alone.model_copy(update={"localization": Localization(main=main)})
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("student", ["r18", "r34", "r50"])
+def test_the_whole_method_adds_ld_on_the_vlr_and_class_kd(student: str) -> None:
+    """Source: defaults of the published LD head, and its configurations of R-18 and R-34."""
+    whole = load_recipe(f"coco/full_{student}_r101").document
+    alone = load_recipe(f"coco/ld_{student}_r101").document
+    kd = {"kind": "softmax", "weight": 10.0, "temperature": 2.0, "classes": "mean"}
+    added = {
+        "localization": {"main": LD, "vlr": LD},
+        "classification_kd": {"main": kd | {"normalizer": "paper"} | ALWAYS, "vlr": None},
+    }
+    assert whole["objective"] == alone["objective"] | added
+    assert whole["cache"] == alone["cache"] | {
+        "path": "caches/r101_full",
+        "vlr": {"bbox_logits": "fp16", "cls_logits": None},
+    }
+    same = ("seed", "data", "views", "teacher", "student", "optim", "schedule", "train", "eval")
+    assert {key: whole[key] for key in same} == {key: alone[key] for key in same}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(("method", "terms"), [("bckd", "score"), ("crosskd", "cross")])
+def test_other_methods_have_their_published_weights_and_no_figure(method: str, terms: str) -> None:
+    """Source: BCKD (ICCV 2023) and CrossKD (CVPR 2024): classes 1, boxes 4, no LD."""
+    recipe = load_recipe(f"coco/{method}_r18_r101").recipe
+    on = {key: section.weight for key, _, section in recipe.objective.distillation_terms()}
+    assert on == {f"objective.{terms}.classification": 1.0, f"objective.{terms}.box": 4.0}
+    assert recipe.objective.score.floor == 0.05
+    assert recipe.objective.cross.after == 3
+    assert recipe.objective.weight_sum == "clamp_1"
+    assert recipe.expect is None
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_recipe_s_cache_keeps_what_its_terms_read(name: str) -> None:
+    recipe = load_recipe(name).recipe
+    on = {term for _, term, _ in recipe.objective.distillation_terms()}
+    if recipe.cache is None:
+        assert not on
+        return
+    cache = recipe.cache
+    assert (cache.vlr is not None) == bool(on & {"ld_vlr", "kd_vlr"})
+    assert (cache.imitation is not None) == ("imitation" in on)
+    assert (cache.cross is not None) == bool(on & {"cross_cls", "cross_box"})
+    score = {"score_cls", "score_box", "cross_cls", "cross_box"}
+    assert (cache.score is not None) == bool(on & score)
+    if "kd_main" in on:
+        assert cache.main.cls_logits is not None
+    if "kd_vlr" in on:
+        assert cache.vlr is not None
+        assert cache.vlr.cls_logits is not None
+
+
+@pytest.mark.contract
+def test_a_chain_is_two_recipes_of_which_the_second_is_taught_by_the_first() -> None:
+    for first, second in (("coco/ld_r50_r101dcn", "coco/chain_r18_r50"),
+                          ("shapes/middle", "shapes/chain")):  # fmt: skip
+        middle, end = load_recipe(first).recipe, load_recipe(second).recipe
+        assert middle.teacher is not None
+        assert middle.student is not None
+        assert end.teacher is not None
+        assert end.student is not None
+        assert end.teacher.checkpoint == f"runs/{middle.name}/model.pt"
+        assert end.teacher.recipe is None  # a recipe that trains a student makes no teacher
+        assert middle.student != end.student
+        assert middle.student.head == end.student.head
+        assert (middle.data, middle.views) == (end.data, end.views)
+        assert middle.objective == end.objective
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    "name", ["coco/self_ld_r18", "coco/self_ld_r50", "coco/self_ld_x101dcn", "shapes/self_ld"]
+)
+def test_a_self_distillation_is_one_whose_teacher_has_the_student_s_architecture(name: str) -> None:
+    recipe = load_recipe(name).recipe
+    assert recipe.teacher is not None
+    assert recipe.teacher.recipe is not None
+    teacher = load_recipe(recipe.teacher.recipe).recipe
+    assert teacher.model == recipe.student
+    assert (teacher.data, teacher.schedule, teacher.optim) == (
+        recipe.data, recipe.schedule, recipe.optim)  # fmt: skip
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_shipped_recipe_has_two_parents_at_most(path: Path) -> None:
+    """Three are allowed, so that any of them can be extended."""
+    parents = 0
+    while match := re.search(r"^extends: (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        path = find_recipe(match[1], beside=path.parent)
+        parents += 1
+    assert parents <= 2
+
+
+@pytest.mark.contract
+def test_the_plain_arm_of_the_quickstart_is_valid() -> None:
+    recipe = load_recipe("shapes/ld", ["objective.localization.main=null"]).recipe
+    assert list(recipe.objective.distillation_terms()) == []
+    assert recipe.student is not None
 
 
 @pytest.mark.contract
@@ -160,7 +286,7 @@ def test_recipes_of_different_teachers_or_views_have_caches_of_their_own() -> No
     for name in shipped_recipes():
         recipe = load_recipe(name).recipe
         if recipe.cache is not None and recipe.teacher is not None:
-            content = (recipe.teacher.checkpoint, recipe.views, recipe.data)
+            content = (recipe.teacher.checkpoint, recipe.views, recipe.data, recipe.cache)
             assert found.setdefault(recipe.cache.path, content) == content, name
 
 
@@ -218,7 +344,7 @@ def test_a_missing_file_gets_its_nearest_neighbour(tmp_path: Path) -> None:
 @pytest.mark.contract
 def test_a_name_like_no_other_gets_the_list() -> None:
     text = missing("xyz")
-    assert text.startswith("xyz: there is no such recipe.\nShipped recipes: coco/gfl_r101, ")
+    assert text.startswith("xyz: there is no such recipe.\nShipped recipes: coco/bckd_r18_r101, ")
     assert text.endswith("Your own are named by a path that ends in .yaml.")
 
 

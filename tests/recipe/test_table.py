@@ -6,7 +6,7 @@ import pytest
 
 from ldkit.errors import UsageError
 from ldkit.recipe.detector import Deform, SmallBackbone, TimmBackbone
-from ldkit.recipe.load import load_recipe
+from ldkit.recipe.load import load_recipe, shipped_recipes
 from ldkit.recipe.schema import Recipe
 from ldkit.recipe.table import (
     SHORT_NAMES,
@@ -60,12 +60,21 @@ def test_the_rows_are_the_shipped_distillations_the_default_student_first() -> N
         ("r101", "r50"),
         ("r101dcn", "r101"),
         ("r101dcn", "r18"),
+        ("r101dcn", "r50"),
         ("r18", "r18"),
         ("r50", "r50"),
         ("x101dcn", "x101dcn"),
     }
     assert found[0] == Row("coco/ld_r18_r101", "r18", "r101")
-    assert [row.student == "r18" for row in found] == [True] * 3 + [False] * 5
+    assert [row.student == "r18" for row in found] == [True] * 3 + [False] * 6
+
+
+def test_other_methods_and_chains_are_named_not_chosen() -> None:
+    """A short name picks main LD: what it means stays when recipes are added."""
+    named = {f"coco/{method}_r18_r101" for method in ("full", "bckd", "crosskd")}
+    named |= {"coco/full_r34_r101", "coco/full_r50_r101", "coco/chain_r18_r50"}
+    assert named <= set(shipped_recipes())
+    assert not named & {row.recipe for row in rows()}
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.recipe)
@@ -141,6 +150,7 @@ def test_a_named_recipe_without_a_flag_stays_as_it_is(tmp_path: Path) -> None:
         ("r18", "r101", "coco/ld_r18_r101"),
         ("r18", "r101dcn", "coco/ld_r18_r101dcn"),
         ("r101", "r101dcn", "coco/ld_r101_r101dcn"),
+        ("r50", "r101dcn", "coco/ld_r50_r101dcn"),
         ("r18", "r18", "coco/self_ld_r18"),
         (None, "r101", "coco/ld_r18_r101"),
         (None, "r101dcn", "coco/ld_r18_r101dcn"),
@@ -157,10 +167,10 @@ def test_the_teacher_at_hand_decides_the_student_s_row(
 
 
 def test_another_student_takes_the_r18_row_of_the_teacher_with_its_backbone() -> None:
-    choice = student_recipe(None, "r50", "r101dcn")
+    choice = student_recipe(None, "r34", "r101dcn")
     recipe = load(choice)
-    assert (choice.name, recipe.name) == ("coco/ld_r18_r101dcn", "ld_r50_r101dcn")
-    assert recipe.detector.backbone == TimmBackbone(name="resnet50")
+    assert (choice.name, recipe.name) == ("coco/ld_r18_r101dcn", "ld_r34_r101dcn")
+    assert recipe.detector.backbone == TimmBackbone(name="resnet34")
     recipe = load(student_recipe(None, "r101dcn", "r101dcn"))
     assert recipe.detector.backbone == TimmBackbone(name="resnet101", deform=DCN)
     assert recipe.name == "ld_r101dcn_r101dcn"
@@ -175,6 +185,7 @@ TABLE = """\
   coco/ld_r101_r101dcn  r101dcn → r101
   coco/ld_r34_r101      r101 → r34
   coco/ld_r50_r101      r101 → r50
+  coco/ld_r50_r101dcn   r101dcn → r50
   coco/self_ld_r50      r50 → r50
   coco/self_ld_x101dcn  x101dcn → x101dcn"""
 
