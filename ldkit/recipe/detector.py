@@ -92,8 +92,8 @@ class Fpn(Section):
         return self
 
 
-class Head(Section):
-    """The GFL head: each box edge is a distribution over reg_max + 1 bins."""
+class HeadShape(Section):
+    """What every head has: towers, and a distribution over reg_max + 1 bins for each box edge."""
 
     convs: Annotated[int, Field(ge=0, le=8)] = 4
     """Convolutions of each tower."""
@@ -107,12 +107,52 @@ class Head(Section):
     """Side of the anchor of a location, in strides."""
 
 
+class Head(HeadShape):
+    """The GFL head: each box edge is a distribution over reg_max + 1 bins."""
+
+    kind: Literal["gfl"] = "gfl"
+    """Scores are those of the classes; a head without a kind is this one."""
+
+
+class QualityHead(HeadShape):
+    """The GFLv2 head: scores are weighed by how peaked the distributions of the edges are."""
+
+    kind: Literal["gflv2"]
+    """Scores are those of the classes times a quality, read off the distributions."""
+    topk: PositiveInt = 4
+    """Largest probabilities of each edge that are read, with their mean."""
+    quality_channels: PositiveInt = 64
+    """Channels between the two convolutions that read them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "QualityHead":
+        if self.topk > self.reg_max + 1:
+            raise ValueError(
+                f"topk: must be at most the {self.reg_max + 1} bins of an edge (reg_max + 1)."
+            )
+        return self
+
+
+def head_kind(value: object) -> str:
+    """Return which section a head is: the kind that it names, "gfl" where it names none."""
+    match value:
+        case {"kind": kind} | Head(kind=kind) | QualityHead(kind=kind):
+            return str(kind)
+        case _:
+            return "gfl"
+
+
+AnyHead = Annotated[
+    Annotated[Head, Tag("gfl")] | Annotated[QualityHead, Tag("gflv2")], Discriminator(head_kind)
+]
+
+
 class Detector(Section):
     """A GFL detector."""
 
     backbone: Backbone
     fpn: Fpn = Fpn()
-    head: Head = Head()
+    head: AnyHead = Head()
 
     @model_validator(mode="after")
     def _check(self) -> "Detector":
