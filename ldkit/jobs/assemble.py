@@ -17,11 +17,12 @@ from ldkit.models import deform, gfl
 from ldkit.models.backbone import small_backbone, timm_backbone
 from ldkit.models.checkpoint_file import ModelFile, load_weights, read_model
 from ldkit.models.fpn import Fpn
+from ldkit.models.quality import EdgeQuality
 from ldkit.objectives.distill import MainLdSettings
 from ldkit.objectives.gfl import GflSettings
 from ldkit.ops.decode import DecodeSettings
 from ldkit.recipe.data import CocoSplit, Data, Split, VocSplit
-from ldkit.recipe.detector import Detector, SmallBackbone, TimmBackbone
+from ldkit.recipe.detector import Detector, Head, QualityHead, SmallBackbone, TimmBackbone
 from ldkit.recipe.objective import LocalizationTerm, Objective
 from ldkit.recipe.schema import AdamW, Cosine, Eval, Milestones, Sgd, Views
 from ldkit.structures import Grid
@@ -136,16 +137,27 @@ def detector(section: Detector, num_classes: int) -> gfl.Detector:
             )
         case _:
             assert_never(section.backbone)
-    channels = section.fpn.channels
-    head = gfl.GflHead(
-        channels=channels,
+    fpn = Fpn(backbone.channels, section.fpn.channels, section.fpn.levels)
+    return gfl.Detector(backbone, fpn, _head(section, num_classes))
+
+
+def _head(section: Detector, num_classes: int) -> gfl.GflHead:
+    match section.head:
+        case Head():
+            quality = None
+        case QualityHead(topk=topk, quality_channels=channels):
+            quality = EdgeQuality(topk, channels)
+        case _:
+            assert_never(section.head)
+    return gfl.GflHead(
+        channels=section.fpn.channels,
         num_classes=num_classes,
         convs=section.head.convs,
         norm_groups=section.head.norm_groups,
         reg_max=section.head.reg_max,
         grid=grid(section),
+        quality=quality,
     )
-    return gfl.Detector(backbone, Fpn(backbone.channels, channels, section.fpn.levels), head)
 
 
 def deformed_stages(section: TimmBackbone) -> deform.Deform | None:
