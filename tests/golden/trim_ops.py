@@ -2,9 +2,10 @@
 
 Command: python tests/golden/trim_ops.py RECORDINGS
 
-The numbers were made with mmdet 3.3.0 and mmcv 2.1.0 on a CPU, float32. This script puts them into
+The numbers were made on a CPU in float32: those of `ops_vlr` with the LD repository at commit
+4287990c, all others with mmdet 3.3.0 and mmcv 2.1.0. This script puts them into
 our layout (locations of all levels in one axis) and leaves out what plays no part: box logits and
-their gradients are kept where the published gradient is not zero, which is the main region.
+their gradients are kept where the published gradient is not zero, which is the region of a term.
 """
 
 import json
@@ -22,6 +23,10 @@ DECODED = ("aniso", "batch2", "c80", "none", "thr0", "topk100")
 TIED = "border"
 """A case whose published positives hang on the order in which torch.topk returns ties."""
 
+VLR = ("vlr", "vlr_true_diou")
+IMITATED = ("im.fitnet", "im.finegrained")
+VLR_LOSSES = ("loss_ld", "loss_ld_vlr", "loss_ld_vlr_true_diou", "loss_kd", "kd_vlr_unmuted")
+
 Tensors = dict[str, Tensor]
 
 
@@ -29,6 +34,7 @@ def main(fixtures: Path) -> None:
     trim_assignment(*_read(fixtures, "a_assign_160x192"))
     trim_losses("ops_losses", ("loss_bbox", "loss_dfl"), *_read(fixtures, "b_losses_small"))
     trim_losses("ops_ld", ("loss_ld",), *_read(fixtures, "c_ld"))
+    trim_regions(*_read(fixtures, "c_ld"), *_read(fixtures, "c_ld_official"))
     trim_decoding(*_read(fixtures, "d_decode"))
     trim_nms(*_read(fixtures, "d_nms"))
 
@@ -69,6 +75,30 @@ def trim_losses(name: str, box_losses: tuple[str, ...], tensors: Tensors, facts:
     _write(name, kept, {"canvas_hw": [facts["H"], facts["W"]], "cases": cases})
 
 
+def trim_regions(inputs: Tensors, facts: dict[str, Any], tensors: Tensors, _: Any) -> None:
+    """Keep the regions whole, and what the networks said at the rows of any of main and VLR."""
+    kept: Tensors = {}
+    cases = {}
+    for name, case in facts["cases"].items():
+        if f"{name}.region.vlr.l0" not in tensors:
+            continue
+        losses = {loss: tensors[f"{name}.{loss}"].tolist() for loss in VLR_LOSSES}
+        cases[name] = _case(case) | {"losses": losses}
+        for image in range(len(case["images"])):
+            kept |= _ground_truth(inputs, name, image)
+        kept |= _regions(tensors, name)
+        regions = [kept[f"{name}.region.{region}"] > 0 for region in ("main", *VLR)]
+        rows = torch.stack(regions).any(dim=0).nonzero()
+        kept[f"{name}.rows"] = rows.to(torch.int16)
+        for column in ("cls", "t_cls", "reg", "t_reg"):
+            kept[f"{name}.{column}"] = _flat(inputs, f"{name}.{column}")[rows[:, 0], rows[:, 1]]
+        for loss in ("loss_ld_vlr", "loss_kd"):
+            if f"{name}.grad.{loss}.l0" in tensors:
+                gradient = _flat(tensors, f"{name}.grad.{loss}")[rows[:, 0], rows[:, 1]]
+                kept[f"{name}.grad.{loss}"] = gradient
+    _write("ops_vlr", kept, {"canvas_hw": [facts["H"], facts["W"]], "cases": cases})
+
+
 def trim_decoding(tensors: Tensors, facts: dict[str, Any]) -> None:
     kept: Tensors = {}
     cases = {name: facts["cases"][name] for name in DECODED}
@@ -106,6 +136,16 @@ def _case(case: dict[str, Any]) -> dict[str, Any]:
 def _ground_truth(tensors: Tensors, case: str, image: int) -> Tensors:
     keys = [f"{case}.img{image}.{column}" for column in ("gt_boxes", "gt_labels")]
     return {key: tensors[key] for key in keys}
+
+
+def _regions(tensors: Tensors, case: str) -> Tensors:
+    """Return the recorded regions of a case; the maps of all levels become (B, A)."""
+    keys = [f"{case}.region.{region}" for region in ("main", *VLR, *IMITATED)]
+    return {
+        key: torch.cat([tensors[f"{key}.l{level}"] for level in LEVELS], dim=1)
+        for key in keys
+        if f"{key}.l0" in tensors
+    }
 
 
 def _flat(tensors: Tensors, key: str) -> Tensor:
