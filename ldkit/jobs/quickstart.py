@@ -7,23 +7,20 @@ is the distillation alone. The two students of a pair train side by side, one th
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from ldkit.data.shapes import write_shapes
 from ldkit.files import canonical_json, write_text
-from ldkit.jobs import build_cache, distill, evaluate, train_teacher
-from ldkit.jobs.processes import side_by_side
-from ldkit.jobs.progress import Message, Note
+from ldkit.jobs import build_cache
+from ldkit.jobs.progress import Note
 from ldkit.jobs.quickstart_table import Outcome, outcome
+from ldkit.jobs.scored_runs import Job, Told, in_processes
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.schema import Recipe
 
 TRAIN_IMAGES, VAL_IMAGES = 1200, 300
 TEACHER, PLAIN, DISTILLED = "teacher", "student", "student + LD"
 CORES = 2
-
-Told = tuple[str, Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +57,6 @@ class Layout:
         return load_recipe(name, overrides, given).recipe
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One student to train in a process of its own."""
-
-    stage: str
-    recipe: Recipe
-    folder: Path
-
-
 def run(root: Path, *, seeds: int, overrides: Sequence[str] = ()) -> Generator[Told, None, Outcome]:
     """Yield (stage, message); return the table. Finished stages are taken as they are.
 
@@ -79,10 +67,10 @@ def run(root: Path, *, seeds: int, overrides: Sequence[str] = ()) -> Generator[T
     yield from _draw(layout)
     teacher = layout.recipe("shapes/teacher", "teacher", *overrides)
     jobs = list(_students(layout, seeds, overrides))
-    yield from _in_processes([Job(TEACHER, teacher, layout.run("teacher"))])
+    yield from in_processes([Job(TEACHER, teacher, layout.run("teacher"))], CORES)
     for message in build_cache.run(jobs[0].recipe, device="cpu"):
         yield "cache", message
-    yield from _in_processes(jobs)
+    yield from in_processes(jobs, CORES)
     seconds = time.monotonic() - began
     result = outcome(
         layout.cache,
@@ -116,20 +104,3 @@ def _folders(jobs: Sequence[Job]) -> dict[str, list[Path]]:
         kind: [job.folder for job in jobs if job.stage.startswith(f"{kind},")]
         for kind in (PLAIN, DISTILLED)
     }
-
-
-def _in_processes(jobs: Sequence[Job]) -> Generator[Told, None, None]:
-    """Train and score each job in a process of its own; yield what they tell."""
-    tasks = {job.stage: partial(_trained_and_scored, job) for job in jobs}
-    yield from side_by_side(tasks, CORES)
-
-
-def _trained_and_scored(job: Job) -> Generator[Message, None, None]:
-    resume = (job.folder / "recipe.yaml").is_file()
-    if job.recipe.model is not None:
-        yield from train_teacher.run(job.recipe, job.folder, device="cpu", resume=resume)
-    else:
-        options = distill.Options(device="cpu", resume=resume)
-        yield from distill.run(job.recipe, job.folder, options)
-    if not (job.folder / "eval" / "val.json").is_file():
-        yield from evaluate.run(evaluate.target(job.folder, []), "val", device="cpu")

@@ -9,8 +9,8 @@ import pytest
 from ldkit.errors import UsageError
 from ldkit.jobs import quickstart
 from ldkit.jobs.progress import Note, Progress
-from ldkit.jobs.quickstart import Job, Told
 from ldkit.jobs.quickstart_table import ONE_SEED, Outcome
+from ldkit.jobs.scored_runs import Job, Told, trained_and_scored
 from ldkit.training.events import Step
 from tests.jobs.tiny import steps
 
@@ -18,10 +18,11 @@ TINY = ("schedule.max_steps=4", "train.batch_size=2", "eval.batch_size=1")
 FILES = ("model.pt", "eval/val.json", "metrics.jsonl")
 
 
-def in_this_process(jobs: Sequence[Job]) -> Generator[Told, None, None]:
+def in_this_process(jobs: Sequence[Job], at_once: int) -> Generator[Told, None, None]:
     """Stands for the processes where they are not the point: they cost seconds to start."""
+    assert at_once == 2
     for job in jobs:
-        for message in quickstart._trained_and_scored(job):
+        for message in trained_and_scored(job):
             yield job.stage, message
 
 
@@ -55,7 +56,7 @@ def story(
         if stage.startswith("student") and isinstance(message, Step):
             break
     job.close()
-    few_pictures.setattr(quickstart, "_in_processes", in_this_process)
+    few_pictures.setattr(quickstart, "in_processes", in_this_process)
     more, outcome = heard(quickstart.run(root, seeds=1, overrides=TINY))
     return root, told + more, outcome
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ldkit.jobs.quickstart_table import FIGURES, outcome
+from ldkit.jobs.evaluate import FIGURES
+from ldkit.jobs.quickstart_table import outcome
 from tests.jobs.conftest import World
 
 
