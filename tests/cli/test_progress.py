@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ldkit.cli import console, progress
 from ldkit.jobs.progress import Message, Note, Progress
-from ldkit.training.events import Evaluated, Finished, Saved, Started, Step
+from ldkit.training.events import Contributions, Evaluated, Finished, Saved, Started, Step
 
 
 def step(number: int) -> Step:
@@ -60,6 +60,23 @@ def test_an_evaluation_without_objects_has_no_ap(capsys: pytest.CaptureFixture[s
 
     progress.show("r18", job())
     assert capsys.readouterr().err == "r18: AP - after step 4\n"
+
+
+@pytest.mark.contract
+def test_contributions_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def job() -> Generator[Message, None, None]:
+        shares = {"cls": 0.414, "box": 0.3, "dfl": 0.28, "ld_main": 0.006, "ld_vlr": 0.0}
+        norms = {"cls": 0.8, "box": 1.23, "dfl": 0.0123, "ld_main": 4.2e-7, "ld_vlr": 0.0}
+        yield Contributions(1500, shares, norms)
+        yield Contributions(2000, {"cls": 0.0, "box": 1.0}, {"cls": 12345.0, "box": 1.5e7})
+
+    progress.show("r18", job())
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == (
+        "r18: step 1,500  cls 41 % |g| 0.80 · box 30 % |g| 1.2 · dfl 28 % |g| 0.012 · "
+        "ld_main 1 % |g| 4.2e-07 · ld_vlr 0 % |g| 0"
+    )
+    assert second == "r18: step 2,000  cls 0 % |g| 12345 · box 100 % |g| 1.5e+07"
 
 
 @pytest.mark.contract

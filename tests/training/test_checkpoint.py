@@ -21,7 +21,12 @@ from ldkit.training.loop import fit
 from tests.training.toy import ToyNet, bits, toy_batches, toy_course, toy_state, toy_step
 
 ROOT = Path(__file__).parents[2]
-VARIANTS = [("sgd", False, None), ("sgd", True, None), ("adamw", False, 0.5), ("adamw", True, None)]
+VARIANTS = [
+    ("sgd", False, None, False),
+    ("sgd", True, None, True),
+    ("adamw", False, 0.5, True),
+    ("adamw", True, None, False),
+]
 
 
 def train(state: TrainState, until: int, clip_norm: float | None = None) -> list[dict[str, float]]:
@@ -45,16 +50,16 @@ class Killed(BaseException):
 
 
 @pytest.mark.law
-@pytest.mark.parametrize(("kind", "channels_last", "clip_norm"), VARIANTS)
+@pytest.mark.parametrize(("kind", "channels_last", "clip_norm", "companion"), VARIANTS)
 def test_a_resumed_run_equals_an_undisturbed_one_to_the_bit(
-    tmp_path: Path, kind: str, channels_last: bool, clip_norm: float | None
+    tmp_path: Path, kind: str, channels_last: bool, clip_norm: float | None, companion: bool
 ) -> None:
-    whole = toy_state(kind, channels_last=channels_last)
+    whole = toy_state(kind, channels_last=channels_last, companion=companion)
     expected = train(whole, 10, clip_norm)
-    first = toy_state(kind, channels_last=channels_last)
+    first = toy_state(kind, channels_last=channels_last, companion=companion)
     losses = train(first, 5, clip_norm)
     folder = write_state(tmp_path, first, keep=2)
-    second = toy_state(kind, seed=1, channels_last=channels_last)
+    second = toy_state(kind, seed=1, channels_last=channels_last, companion=companion)
     read_state(folder, second)
     assert second.step == 5
     assert bits(second) == bits(first)
@@ -99,6 +104,24 @@ def test_a_checkpoint_holds_three_files_without_pickles(tmp_path: Path) -> None:
     for name in (b"first.weight/exp_avg", b"scale/step", b"norm.bias/exp_avg_sq"):
         assert name in header
     assert b"frozen/" not in header
+
+
+@pytest.mark.contract
+def test_a_companion_has_a_file_of_its_own(tmp_path: Path) -> None:
+    state = toy_state("adamw", companion=True)
+    train(state, 3)
+    folder = write_state(tmp_path / "with", state, keep=1)
+    alone = toy_state("adamw")
+    other = write_state(tmp_path / "without", alone, keep=1)
+    names = {path.name for path in folder.iterdir()}
+    assert names - {path.name for path in other.iterdir()} == {"companion.safetensors"}
+    assert b"running_mean" in (folder / "companion.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match=r"unexpected  companion\.0\.bias \(5,\)"):
+        read_state(folder, alone)
+    before = bits(state)
+    with pytest.raises(CheckpointError, match=r"missing     companion\.0\.bias \(5,\)"):
+        read_state(other, state)
+    assert bits(state) == before
 
 
 @pytest.mark.contract
@@ -299,12 +322,14 @@ def test_a_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "companion.safetensors"]
+)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_a_damaged_file_is_found_and_the_way_back_is_told(
     tmp_path: Path, name: str, damage: str
 ) -> None:
-    state = toy_state()
+    state = toy_state(companion=True)
     train(state, 2)
     folder = write_state(tmp_path, state, keep=1)
     path = folder / name
@@ -317,7 +342,7 @@ def test_a_damaged_file_is_found_and_the_way_back_is_told(
         content[-1] ^= 1
         path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
-        read_state(folder, toy_state())
+        read_state(folder, toy_state(companion=True))
     assert str(caught.value).startswith(f"{path}: is damaged: ")
     assert "Remove step_0000002 and resume again" in str(caught.value)
 

@@ -56,12 +56,23 @@ def test_a_term_that_is_zero_in_all_of_the_first_steps_stops_the_run_with_the_re
 
 
 @pytest.mark.contract
-def test_a_watched_term_that_is_missing_is_silent() -> None:
-    watch = SilenceWatch(("ld_main",))
+def test_a_watched_term_that_its_schedule_has_switched_off_says_nothing_by_intent() -> None:
+    watch = SilenceWatch(("ld_main", "imitation"))
+    for _ in range(SILENT_STEPS // 2):
+        watch.see({"cls": 1.0, "ld_main": 1.0, "imitation": 0.0})
+    for _ in range(3 * SILENT_STEPS):
+        watch.see({"cls": 1.0})
+
+
+@pytest.mark.contract
+def test_a_watched_term_is_judged_by_the_steps_that_have_it() -> None:
+    watch = SilenceWatch(("kd_main", "ld_main", "ld_vlr"))
+    for _ in range(SILENT_STEPS):
+        watch.see({"ld_main": 1.0})
     for _ in range(SILENT_STEPS - 1):
-        watch.see({"cls": 1.0})
-    with pytest.raises(TrainingError, match="ld_main"):
-        watch.see({"cls": 1.0})
+        watch.see({"ld_main": 0.0, "ld_vlr": 0.0, "kd_main": 0.0})
+    with pytest.raises(TrainingError, match=r"^kd_main, ld_vlr: zero in all of the first 50 steps"):
+        watch.see({"ld_main": 0.0, "ld_vlr": 0.0, "kd_main": 0.0})
 
 
 @pytest.mark.law

@@ -1,10 +1,19 @@
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from ldkit.errors import DataError, StorageError
-from ldkit.training.events import Evaluated, Event, Finished, Saved, Started, Step
+from ldkit.training.events import (
+    Contributions,
+    Evaluated,
+    Event,
+    Finished,
+    Saved,
+    Started,
+    Step,
+)
 from ldkit.training.journal import Journal, read_journal
 
 
@@ -33,6 +42,7 @@ EVENTS = [
     step(2),
     Saved(2, "runs/toy/checkpoints/step_0000002"),
     step(3),
+    Contributions(4, {"cls": 0.75, "box": 0.25}, {"cls": 1 / 3, "box": 0.0}),
     step(4),
     Evaluated(4, {"ap": 0.3, "ap_large": None}, 1.5),
     Finished(4, 9.75),
@@ -63,6 +73,39 @@ def test_each_line_is_one_json_object_and_there_before_the_file_is_closed(tmp_pa
         "wait_seconds": 0.1,
         "images": 2,
     }
+
+
+@pytest.mark.contract
+def test_events_of_one_call_are_one_line_each_and_kept_together_from_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append = Journal._append
+
+    def interrupted(journal: Journal, lines: bytes) -> None:
+        signal.raise_signal(signal.SIGINT)
+        append(journal, lines)
+
+    monkeypatch.setattr(Journal, "_append", interrupted)
+    with Journal(path) as journal, pytest.raises(KeyboardInterrupt):
+        journal.write(*EVENTS[5:7])
+    assert list(read_journal(path)) == EVENTS[5:7]
+    assert path.read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.contract
+def test_a_journal_of_before_contributions_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"event": "started", "step": 0, "total_steps": 8, "steps_per_epoch": 4}\n'
+        '{"event": "step", "step": 1, "epoch": 0, "lr": 0.1, "terms": {"cls": 0.5}, '
+        '"grad_norm": null, "seconds": 0.5, "wait_seconds": 0.1, "images": 2}\n'
+        '{"event": "evaluated", "step": 1, "figures": {"ap": 0.5}, "seconds": 1.0}\n'
+        '{"event": "saved", "step": 1, "path": "runs/x/checkpoints/step_0000001"}\n'
+        '{"event": "finished", "step": 1, "seconds": 2.0}\n'
+    )
+    kinds = [type(event) for event in read_journal(path)]
+    assert kinds == [Started, Step, Evaluated, Saved, Finished]
 
 
 @pytest.mark.contract

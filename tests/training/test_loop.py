@@ -2,7 +2,7 @@ import math
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -10,7 +10,8 @@ import torch
 from ldkit.errors import TrainingError
 from ldkit.structures import Batch, LossTerms
 from ldkit.training.checkpoint import TrainState
-from ldkit.training.events import Finished, Started, Step
+from ldkit.training.contributions import shares
+from ldkit.training.events import Contributions, Finished, Started, Step
 from ldkit.training.loop import Course, StepFunction, fit
 from ldkit.training.schedule import learning_rate
 from tests.training.toy import (
@@ -109,9 +110,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_weights_as_they_were(
 def test_a_watched_term_that_stays_zero_stops_the_run_after_fifty_steps() -> None:
     state = toy_state()
     told = []
+
+    def silent(batch: Batch) -> LossTerms:
+        terms = toy_step(state)(batch)
+        return terms._replace(ld_main=terms.cls * 0.0)
+
     with pytest.raises(TrainingError, match="ld_main: zero in all of the first 50 steps"):
-        told.extend(fit(toy_step(state), toy_batches, state, toy_course(), ("ld_main",)))
+        told.extend(fit(silent, toy_batches, state, toy_course(), ("ld_main",)))
     assert told[-1].step == 50
+
+
+@pytest.mark.contract
+def test_a_watched_term_may_be_switched_off() -> None:
+    state = toy_state()
+    assert len(steps_of(state, toy_course(60), ("ld_main",))) == 60
 
 
 @pytest.mark.law
@@ -132,6 +144,77 @@ def test_clipping_tells_the_norm_and_bounds_the_step(clip_norm: float) -> None:
     ]
     decay = step.lr * 1e-4 * 10
     assert torch.cat([move.flatten() for move in moves]).norm() <= step.lr * clip_norm + decay
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.parametrize("companion", [False, True])
+def test_measuring_changes_no_bit_of_a_run(
+    kind: str, clip_norm: float | None, companion: bool
+) -> None:
+    plain = toy_state(kind, companion=companion)
+    measured = toy_state(kind, companion=companion)
+    expected = steps_of(plain, toy_course(7, clip_norm))
+    found = steps_of(measured, toy_course(7, clip_norm, measure_every=2))
+    assert bits(measured) == bits(plain)
+    assert [step.terms for step in found] == [step.terms for step in expected]
+    assert [step.grad_norm for step in found] == [step.grad_norm for step in expected]
+
+
+@pytest.mark.contract
+def test_every_nth_step_of_the_run_is_measured_and_told_before_its_end() -> None:
+    state = toy_state(companion=True)
+    course = toy_course(7, measure_every=3)
+    state.step = 1
+    events = list(fit(toy_step(state), toy_batches, state, course))
+    told = [(type(event), event.step) for event in events[1:-1]]
+    order = [(Step, 2), (Contributions, 3), (Step, 3), (Step, 4), (Step, 5)]
+    assert told == [*order, (Contributions, 6), (Step, 6), (Step, 7)]
+    for event, step in pairwise(events):
+        if isinstance(event, Contributions):
+            assert isinstance(step, Step)
+            assert event.shares == shares(step.terms)
+            assert event.grad_norms.keys() == {"cls", "box", "dfl", "imitation"}
+            assert min(event.grad_norms.values()) > 0
+
+
+@pytest.mark.law
+def test_the_gradient_of_a_companion_is_measured_clipped_and_applied() -> None:
+    state = toy_state(companion=True)
+    assert state.companion is not None
+    before = bits(state)
+
+    def step(_: Batch) -> LossTerms:
+        assert state.companion is not None
+        zero = torch.zeros(())
+        return LossTerms(zero, zero, zero, imitation=state.companion[0].weight.sum() * 2.0)
+
+    course = toy_course(1, clip_norm=0.1, measure_every=1)
+    _, measured, done, _ = fit(step, toy_batches, state, course)
+    assert isinstance(measured, Contributions)
+    assert isinstance(done, Step)
+    norm = math.sqrt(15 * 4)
+    assert measured.grad_norms == pytest.approx({"cls": 0, "box": 0, "dfl": 0, "imitation": norm})
+    assert done.grad_norm == pytest.approx(norm)
+    after = bits(state)
+    assert {name for name in after.keys() & before.keys() if after[name] != before[name]} == {
+        "companion.0.weight"
+    }
+
+
+@pytest.mark.contract
+def test_a_measured_gradient_that_is_not_finite_names_its_term() -> None:
+    state = toy_state()
+
+    def step(batch: Batch) -> LossTerms:
+        terms = toy_step(state)(batch)
+        return terms._replace(ld_main=(terms.cls * 0.0).sqrt())
+
+    before = {name: value for name, value in bits(state).items() if "norm." not in name}
+    with pytest.raises(TrainingError, match=r"step 1: gradient norm of ld_main = nan\. Images"):
+        list(fit(step, toy_batches, state, toy_course(2, measure_every=1)))
+    assert bits(state).items() >= before.items()
 
 
 @pytest.mark.contract

@@ -46,26 +46,45 @@ def toy_batches(epoch: int, first: int) -> Iterator[Batch]:
 def toy_step(state: TrainState) -> StepFunction:
     def step(batch: Batch) -> LossTerms:
         out = state.model(batch.pixels / 255.0)
-        return LossTerms(out.square().mean(), (out - 1).abs().mean(), out.std())
+        terms = LossTerms(out.square().mean(), (out - 1).abs().mean(), out.std())
+        if state.companion is None:
+            return terms
+        return terms._replace(imitation=(state.companion(out) - 1).square().mean())
 
     return step
 
 
+def toy_companion() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5))
+
+
 def toy_state(
-    kind: str = "sgd", *, seed: int = 0, width: int = 8, channels_last: bool = False
+    kind: str = "sgd",
+    *,
+    seed: int = 0,
+    width: int = 8,
+    channels_last: bool = False,
+    companion: bool = False,
 ) -> TrainState:
     torch.manual_seed(seed)
-    model = ToyNet(width)
+    model, beside = ToyNet(width), toy_companion() if companion else None
+    trained = nn.ModuleList([model] if beside is None else [model, beside])
     if channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        trained.to(memory_format=torch.channels_last)
     if kind == "sgd":
-        return TrainState(model, sgd(model, lr=0.1, momentum=0.9, weight_decay=1e-4))
-    return TrainState(model, adamw(model, lr=0.1, betas=(0.9, 0.999), weight_decay=0.02))
+        optimizer = sgd(trained, lr=0.1, momentum=0.9, weight_decay=1e-4)
+    else:
+        optimizer = adamw(trained, lr=0.1, betas=(0.9, 0.999), weight_decay=0.02)
+    return TrainState(model, optimizer, companion=beside)
 
 
-def toy_course(max_steps: int | None = None, clip_norm: float | None = None) -> Course:
+def toy_course(
+    max_steps: int | None = None,
+    clip_norm: float | None = None,
+    measure_every: int | None = None,
+) -> Course:
     schedule = CosineSchedule(base_lr=0.05, epochs=200, final=0.1, warmup_steps=3, warmup_start=0.1)
-    return Course(schedule, STEPS_PER_EPOCH, max_steps, clip_norm)
+    return Course(schedule, STEPS_PER_EPOCH, max_steps, clip_norm, measure_every)
 
 
 def counted(batches: EpochBatches, calls: list[tuple[int, int]]) -> EpochBatches:
@@ -79,6 +98,8 @@ def counted(batches: EpochBatches, calls: list[tuple[int, int]]) -> EpochBatches
 def bits(state: TrainState) -> dict[str, bytes]:
     """Everything a step changes, to the bit."""
     tensors = dict(state.model.state_dict())
+    if state.companion is not None:
+        tensors |= {f"companion.{k}": v for k, v in state.companion.state_dict().items()}
     for index, saved in state.optimizer.state_dict()["state"].items():
         tensors |= {f"{index}/{key}": value for key, value in saved.items() if value is not None}
     return {name: value.contiguous().numpy().tobytes() for name, value in tensors.items()}
