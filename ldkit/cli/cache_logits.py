@@ -45,7 +45,9 @@ def cache_logits(
     document = load_recipe(recipe, overrides or [], flags)
 
     if dry_run:
-        console.show_facts(job.outline(document.recipe, device), as_json=as_json)
+        from ldkit.jobs.cache_outline import outline
+
+        console.show_facts(outline(document.recipe, device), as_json=as_json)
         return
     progress.show("cache", job.run(document.recipe, device=device))
     from ldkit.jobs.cache_info import facts

@@ -18,12 +18,9 @@ from ldkit.models.backbone import small_backbone, timm_backbone
 from ldkit.models.checkpoint_file import ModelFile, load_weights, read_model
 from ldkit.models.fpn import Fpn
 from ldkit.models.quality import EdgeQuality
-from ldkit.objectives.distill import MainLdSettings
-from ldkit.objectives.gfl import GflSettings
 from ldkit.ops.decode import DecodeSettings
 from ldkit.recipe.data import CocoSplit, Data, Split, VocSplit
 from ldkit.recipe.detector import Detector, Head, QualityHead, SmallBackbone, TimmBackbone
-from ldkit.recipe.objective import LocalizationTerm, Objective
 from ldkit.recipe.schema import AdamW, Cosine, Eval, Milestones, Sgd, Views
 from ldkit.structures import Grid
 from ldkit.training import optimizer as optimizers
@@ -227,25 +224,6 @@ def schedule(section: Milestones | Cosine, base_lr: float) -> Schedule:
             )
         case _:
             assert_never(section)
-
-
-def gfl_settings(section: Objective) -> GflSettings:
-    """Return the weights of the GFL terms."""
-    distribution = section.distribution
-    return GflSettings(
-        cls_weight=section.classification.weight,
-        beta=section.classification.beta,
-        box_weight=section.box.weight,
-        dfl_weight=0.0 if distribution is None else distribution.weight,
-        weight_sum=section.weight_sum,
-    )
-
-
-def main_ld_settings(section: LocalizationTerm) -> MainLdSettings:
-    """Return the weight, temperature and denominator of main-region LD."""
-    return MainLdSettings(
-        weight=section.weight, temperature=section.temperature, normalizer=section.normalizer
-    )
 
 
 def decode_settings(section: Eval) -> DecodeSettings:

@@ -1,5 +1,6 @@
 """Does this teacher fit this student? Everything that must be equal, before anything starts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ldkit.data.coco import CocoIndex
@@ -17,6 +18,12 @@ _PLACES = {
 }
 
 
+def teacher_path(recipe: Recipe) -> Path:
+    """Return the file of the recipe's teacher."""
+    assert recipe.teacher is not None
+    return Path(recipe.teacher.checkpoint)
+
+
 def check_student(recipe: Recipe, file: ModelFile, path: Path, index: CocoIndex) -> None:
     """Refuse a teacher whose classes, bins, strides or anchors differ from the student's.
 
@@ -24,7 +31,8 @@ def check_student(recipe: Recipe, file: ModelFile, path: Path, index: CocoIndex)
         CheckpointError: With everything that differs.
     """
     sources.check_teacher(file, path, index)
-    lines = misfits(recipe, assemble.detector_section(file, path), index)
+    section = assemble.detector_section(file, path)
+    lines = [*misfits(recipe, section, index), *_cross_misfits(recipe, section)]
     if lines:
         raise CheckpointError(
             "does not fit the student:\n" + "\n".join(lines),
@@ -44,3 +52,21 @@ def misfits(recipe: Recipe, section: Detector, index: CocoIndex) -> list[str]:
         for name, (place, reason) in _PLACES.items()
         if teacher[name] != student[name]
     ]
+
+
+def _cross_misfits(recipe: Recipe, teacher: Detector) -> Iterator[str]:
+    """Yield a line for each reason why the student's features cannot go through this head."""
+    cross, student = recipe.objective.cross, recipe.detector
+    if cross.classification is None and cross.box is None:
+        return
+    if teacher.fpn.channels != student.fpn.channels:
+        yield (
+            f"  channels: the teacher has {teacher.fpn.channels}, the student "
+            f"{student.fpn.channels} (set student.fpn.channels; CrossKD sends the student's "
+            "features through the teacher's head)"
+        )
+    if teacher.head.convs < cross.after:
+        yield (
+            f"  convs: the teacher's head has {teacher.head.convs}, features cross over after "
+            f"{cross.after} (set objective.cross.after)"
+        )

@@ -17,10 +17,11 @@ from ldkit.jobs import assemble, build_cache
 from ldkit.jobs.pipeline_table import Outcome, Row, outcome
 from ldkit.jobs.progress import Message, Note
 from ldkit.jobs.runs import RunFolder
-from ldkit.jobs.stage_inputs import Upstream, is_distilled
+from ldkit.jobs.stage_inputs import Upstream
 from ldkit.jobs.stage_places import State, Status
 from ldkit.jobs.stages import Caching, Evaluation, Training, with_cache
 from ldkit.jobs.teacher_stage import Teaching
+from ldkit.jobs.terms import alone, check_cacheable, is_distilled
 from ldkit.models.checkpoint_file import read_model
 from ldkit.recipe.schema import Recipe
 
@@ -160,9 +161,7 @@ def _with_teacher(upstream: Upstream, teacher: Status) -> Upstream | None:
 
 def _baseline(recipe: Recipe) -> Recipe:
     """Return the same student without a teacher: the seed is the same, so the two are a pair."""
-    localization = recipe.objective.localization.model_copy(update={"main": None})
-    objective = recipe.objective.model_copy(update={"localization": localization})
-    return recipe.model_copy(update={"name": f"{recipe.name}_baseline", "objective": objective})
+    return alone(recipe).model_copy(update={"name": f"{recipe.name}_baseline"})
 
 
 def _check(recipe: Recipe, options: Options) -> None:
@@ -175,12 +174,13 @@ def _check(recipe: Recipe, options: Options) -> None:
             hint="Name some (`ldkit recipe schema data.val`), or take the commands one by one.",
         )
     if is_distilled(recipe):
+        check_cacheable(recipe)
         build_cache.cache_folder(recipe)
     elif options.with_baseline:
         raise UsageError(
             "trains without a teacher, so it is a baseline itself.",
             where=f"{recipe.name}, --with-baseline",
-            hint="Leave the flag out, or name a recipe with `objective.localization.main`.",
+            hint="Leave the flag out, or name a recipe with a teacher (`ldkit recipe list`).",
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from ldkit.cache.format import Axes, Coverage, MainRegion, Source, Sources
+from ldkit.cache.format import Axes, Coverage, Source, Sources
 from ldkit.data.augment import ViewPolicy
 from ldkit.data.coco import CocoIndex
 from ldkit.errors import CacheMismatch, CheckpointError
@@ -46,9 +46,12 @@ def axes(section: Detector, num_classes: int) -> Axes:
     )
 
 
-def coverage(recipe: Recipe) -> Coverage:
-    """Return the rows that this recipe's objective reads."""
-    return Coverage(main=MainRegion(topk=recipe.objective.assign.topk))
+def cached_axes(section: Detector, num_classes: int, held: Coverage) -> Axes:
+    """Return what the rows of a cache mean; the width of the pyramid where it keeps features."""
+    plain = axes(section, num_classes)
+    if held.imitation is None and held.cross is None:
+        return plain
+    return Axes(**plain.model_dump(exclude_unset=True), channels=section.fpn.channels)
 
 
 def data_source(recipe: Recipe, index: CocoIndex) -> Source:

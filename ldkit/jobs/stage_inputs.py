@@ -16,6 +16,7 @@ from ldkit.errors import RecipeError
 from ldkit.files import canonical_json, write_text
 from ldkit.jobs.runs import RunFolder
 from ldkit.jobs.stage_places import Change
+from ldkit.jobs.terms import is_distilled
 from ldkit.models.checkpoint_file import read_model
 from ldkit.recipe.load import leaves, load_recipe
 from ldkit.recipe.schema import Recipe
@@ -43,11 +44,6 @@ class Upstream:
 
     data: str
     teacher: str | None = None
-
-
-def is_distilled(recipe: Recipe) -> bool:
-    """Say whether the recipe's detector learns from a teacher."""
-    return recipe.objective.localization.main is not None
 
 
 def of_training(recipe: Recipe, upstream: Upstream) -> Inputs:

@@ -15,7 +15,7 @@ from ldkit.cache.format import Plan
 from ldkit.data.coco import CocoIndex
 from ldkit.files import canonical_json, fingerprint, write_text
 from ldkit.jobs import build_cache, distill, evaluate, stage_inputs, train_teacher
-from ldkit.jobs.fit_check import check_student
+from ldkit.jobs.fit_check import check_student, teacher_path
 from ldkit.jobs.progress import Message
 from ldkit.jobs.runs import RunFolder
 from ldkit.jobs.stage_inputs import Upstream
@@ -45,7 +45,7 @@ class Caching:
         Raises:
             CheckpointError: The teacher does not fit the student or the data set.
         """
-        base, teacher = build_cache.cache_folder(self.recipe), distill.teacher_path(self.recipe)
+        base, teacher = build_cache.cache_folder(self.recipe), teacher_path(self.recipe)
         if not teacher.is_file():
             return Status(State.WAITING, base, "for the teacher")
         check_student(self.recipe, read_model(teacher), teacher, self.index)

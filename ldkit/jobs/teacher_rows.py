@@ -1,105 +1,147 @@
-"""What a teacher says at the main region, each view on its own canvas.
+"""What a teacher says of views that share a canvas, at all rows that are asked for.
 
 The cache builder and the live teacher both come through `rows_of_group`, so that what one writes
 and what the other says are the same rows.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple, assert_never
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
-from ldkit.jobs.canvases import groups_of_equal_canvas
+from ldkit.cache.format import ImitationRegion, VlrRegion, Wanted
 from ldkit.models.gfl import Detector
-from ldkit.ops.anchors import anchors, relocate, valid_locations
+from ldkit.ops.anchors import anchors, valid_locations
+from ldkit.ops.features import cross_statistics, feature_rows
 from ldkit.ops.pixels import normalise
-from ldkit.ops.regions import assign_atss, main_rows
+from ldkit.ops.regions import (
+    Locations,
+    atss,
+    fine_grained_locations,
+    inside_gt_locations,
+    main_rows,
+)
+from ldkit.ops.scores import score_rows
+from ldkit.ops.vlr import vlr_rows_below
 from ldkit.structures import (
+    Anchors,
     Batch,
+    CrossStatistics,
+    DenseTeacher,
+    FeatureRows,
     GroundTruth,
+    Predictions,
     RegionRows,
     Rows,
-    Size,
+    ScoreRows,
     TeacherRows,
     padded_sizes,
     resized_sizes,
 )
 
 
+class _Scene(NamedTuple):
+    """Views of one canvas, and what the teacher says of them everywhere."""
+
+    anchors: Anchors
+    valid: Tensor
+    truth: GroundTruth
+    said: Predictions
+
+
 @torch.no_grad()
-def rows_of_group(teacher: Detector, batch: Batch, topk: int) -> TeacherRows:
-    """Return the teacher's main rows for views of one canvas, equal to the batch's canvas."""
-    canvas, device = batch.canvas_hw, batch.pixels.device
-    images = normalise(batch.pixels, resized_sizes(batch.views, device))
-    predictions = teacher(images)
-    valid_BA = valid_locations(canvas, padded_sizes(batch.views, device), teacher.grid)
-    rows = main_rows(
-        assign_atss(anchors(canvas, teacher.grid, device), valid_BA, batch.ground_truth, topk)
-    )
-    main = RegionRows(
-        rows=rows,
-        bbox_logits=predictions.bbox_logits[rows.image, rows.location].float(),
-        cls_logits=predictions.class_logits[rows.image, rows.location].float(),
-    )
-    return TeacherRows(main)
+def rows_of_group(
+    teacher: Detector, batch: Batch, wanted: Wanted, *, dense: bool = False
+) -> TeacherRows:
+    """Return what the teacher says of views of one canvas, equal to the batch's canvas.
 
-
-def part_of_batch(batch: Batch, members: Sequence[int]) -> Batch:
-    """Return some views of a batch, cut back to their own common canvas."""
-    height, width = batch.views[members[0]].padded_hw
-    chosen = torch.tensor(members, device=batch.pixels.device)
-    boxes, labels = batch.ground_truth
-    return Batch(
-        keys=tuple(batch.keys[member] for member in members),
-        views=tuple(batch.views[member] for member in members),
-        pixels=batch.pixels[chosen, :, :height, :width].contiguous(),
-        ground_truth=GroundTruth(boxes[chosen], labels[chosen]),
-    )
-
-
-class LiveTeacher:
-    """A teacher that runs on the student's batch: exact, and as slow as the teacher is.
-
-    It answers for the same views, on the same canvases and in the same row order as a cache.
+    `dense` adds what it says everywhere.
     """
-
-    def __init__(self, teacher: Detector, *, topk: int, batch_size: int) -> None:
-        self.teacher = teacher
-        self.topk = topk
-        self.batch_size = batch_size
-
-    def lookup(self, batch: Batch) -> TeacherRows:
-        """Return the teacher's rows for the batch, on its device and canvas."""
-        parts: list[RegionRows] = []
-        for members in groups_of_equal_canvas(batch.views, self.batch_size):
-            part = part_of_batch(batch, members)
-            answer = rows_of_group(self.teacher, part, self.topk).main
-            parts.append(_placed(answer, members, part.canvas_hw, batch.canvas_hw, self.teacher))
-        return TeacherRows(_in_batch_order(parts))
-
-
-def _placed(
-    answer: RegionRows, members: Sequence[int], own: Size, canvas: Size, teacher: Detector
-) -> RegionRows:
-    """Return rows of a group as rows of the batch it was cut from."""
-    image, location, gt_index = answer.rows
-    rows = Rows(
-        image=torch.tensor(members, device=image.device)[image],
-        location=relocate(location, own, canvas, teacher.grid.strides),
-        gt_index=gt_index,
+    canvas, device, asked = batch.canvas_hw, batch.pixels.device, wanted.coverage
+    images = normalise(batch.pixels, resized_sizes(batch.views, device))
+    said = teacher(images, cross_after=None if asked.cross is None else asked.cross.after)
+    places = anchors(canvas, teacher.grid, device)
+    valid_BA = valid_locations(canvas, padded_sizes(batch.views, device), teacher.grid)
+    scene = _Scene(places, valid_BA, batch.ground_truth, said)
+    assignment = atss(places, valid_BA, batch.ground_truth, asked.main.topk)
+    main = main_rows(assignment.gt_index)
+    return TeacherRows(
+        main=_region(said, main, with_classes="main.cls_logits" in wanted.columns),
+        vlr=_vlr(scene, asked.vlr, assignment.threshold, wanted),
+        imitation=_imitation(scene, asked.imitation, main),
+        score=None if asked.score is None else _scores(scene, asked.score.floor),
+        cross=None if asked.cross is None else _statistics(said),
+        dense=_everywhere(scene) if dense else None,
     )
-    return answer._replace(rows=rows)
 
 
-def _in_batch_order(parts: Sequence[RegionRows]) -> RegionRows:
-    image = torch.cat([part.rows.image for part in parts])
-    order = torch.sort(image, stable=True).indices  # locations of an image are sorted already
-    classes = [part.cls_logits for part in parts if part.cls_logits is not None]
-    return RegionRows(
-        rows=Rows(
-            image=image[order],
-            location=torch.cat([part.rows.location for part in parts])[order],
-            gt_index=torch.cat([part.rows.gt_index for part in parts])[order],
-        ),
-        bbox_logits=torch.cat([part.bbox_logits for part in parts])[order],
-        cls_logits=torch.cat(classes)[order] if classes else None,
+def _region(said: Predictions, rows: Rows, *, with_classes: bool) -> RegionRows:
+    bbox_logits = said.bbox_logits[rows.image, rows.location].float()
+    cls_logits = said.class_logits[rows.image, rows.location].float() if with_classes else None
+    return RegionRows(rows, bbox_logits, cls_logits)
+
+
+def _vlr(
+    scene: _Scene, region: VlrRegion | None, threshold_BG: Tensor, wanted: Wanted
+) -> RegionRows | None:
+    """Return the VLR; its thresholds are those of the main region, whose `topk` it shares."""
+    if region is None:
+        return None
+    rows = vlr_rows_below(
+        threshold_BG,
+        scene.anchors,
+        scene.valid,
+        scene.truth,
+        overlap=region.overlap,
+        floor=region.floor,
+    )
+    return _region(scene.said, rows, with_classes="vlr.cls_logits" in wanted.columns)
+
+
+def _imitation(scene: _Scene, region: ImitationRegion | None, main: Rows) -> FeatureRows | None:
+    if region is None:
+        return None
+    chosen = imitated(region, main, scene.anchors, scene.valid, scene.truth)
+    features = feature_rows(scene.said.maps, chosen.image, chosen.location, scene.anchors)
+    return FeatureRows(chosen.image, chosen.location, features.float())
+
+
+def imitated(
+    region: ImitationRegion,
+    main: Rows,
+    places: Anchors,
+    valid: Bool[Tensor, "B A"],
+    truth: GroundTruth,
+) -> Locations:
+    """Return the locations of a region of imitation; `main` are the rows of the main region."""
+    match region.region:
+        case "main":
+            return Locations(main.image, main.location)
+        case "inside_gt":
+            return inside_gt_locations(places, valid, truth)
+        case "fine_grained":
+            return fine_grained_locations(places, valid, truth)
+        case _:
+            assert_never(region.region)
+
+
+def _scores(scene: _Scene, floor: float) -> ScoreRows:
+    rows = score_rows(scene.said, scene.valid, floor)
+    return rows._replace(bbox_logits=rows.bbox_logits.float(), logit=rows.logit.float())
+
+
+def _statistics(said: Predictions) -> CrossStatistics:
+    """Return the statistics of the head; each view fills its canvas, so nothing is left out."""
+    mean, std = cross_statistics(said.crossing)
+    return CrossStatistics(mean.float(), std.float())
+
+
+def _everywhere(scene: _Scene) -> DenseTeacher:
+    features = torch.cat([level.flatten(2).transpose(1, 2) for level in scene.said.maps], dim=1)
+    return DenseTeacher(
+        valid=scene.valid,
+        cls_logits=scene.said.cls_logits,
+        bbox_logits=scene.said.bbox_logits,
+        features=features,
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from ldkit.data.coco import CocoIndex
 from ldkit.errors import CheckpointError, UsageError
 from ldkit.files import canonical_json
-from ldkit.jobs import distill, import_teacher
-from ldkit.jobs.fit_check import misfits
+from ldkit.jobs import import_teacher
+from ldkit.jobs.fit_check import misfits, teacher_path
 from ldkit.jobs.progress import Message
 from ldkit.jobs.runs import RunFolder
 from ldkit.jobs.stage_inputs import Upstream, changes, of_training
@@ -34,7 +34,7 @@ class Teaching:
     @property
     def path(self) -> Path:
         """Return the teacher's file."""
-        return distill.teacher_path(self.recipe)
+        return teacher_path(self.recipe)
 
     def look(self) -> Status:
         """Return how the teacher stands.

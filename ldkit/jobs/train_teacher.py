@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ldkit.errors import UsageError
 from ldkit.jobs import assemble
+from ldkit.jobs.assemble_terms import gfl_settings
 from ldkit.jobs.facts import Facts
 from ldkit.jobs.outlook import outlook
 from ldkit.jobs.progress import Message
@@ -66,7 +67,7 @@ def _task(recipe: Recipe, folder: Path, *, device: str, resume: bool, out: Path 
 
 def objective(recipe: Recipe) -> Objective:
     """Return the GFL objective: ATSS on every batch, then the terms."""
-    settings = assemble.gfl_settings(recipe.objective)
+    settings = gfl_settings(recipe.objective)
     grid = assemble.grid(recipe.detector)
     topk = recipe.objective.assign.topk
 

@@ -7,7 +7,7 @@ import pytest
 from ldkit.jobs import build_cache, distill
 from ldkit.recipe.schema import Recipe
 from tests.jobs.conftest import MAY_FORK, World
-from tests.jobs.tiny import finish, steps, weights
+from tests.jobs.tiny import EVERY_TERM, finish, steps, weights
 
 ONLINE = distill.Options(source=distill.Source.ONLINE, device="cpu")
 CACHED = distill.Options(source=distill.Source.CACHE, device="cpu")
@@ -47,6 +47,33 @@ def test_a_float32_cache_trains_to_the_bit_like_the_live_teacher_on_equal_batche
     assert all(terms["ld_main"] > 1e-3 for _, terms in steps(online))
     assert steps(online) == steps(cached)
     assert weights(online) == weights(cached)
+
+
+@pytest.mark.law
+def test_every_term_hears_from_a_float32_cache_what_the_live_teacher_says(
+    world: World, tmp_path: Path
+) -> None:
+    recipe = world.student(*EVERY_TERM, *LONG, "cache.batch_size=1", cache=tmp_path / "c")
+    online, cached = both(recipe, tmp_path)
+    names = {name for _, name, _ in recipe.objective.distillation_terms()}
+    assert len(names) == 9
+    for _, terms in steps(online):
+        assert all(terms[name] > 1e-4 for name in names)
+    assert steps(online) == steps(cached)
+    assert weights(online) == weights(cached)
+
+
+@pytest.mark.law
+def test_every_term_hears_it_in_batches_of_many_canvases(world: World, tmp_path: Path) -> None:
+    recipe = world.student(
+        *EVERY_TERM,
+        *LONG,
+        "cache.batch_size=4",
+        "optim={kind: sgd, lr: 0.002}",
+        cache=tmp_path / "c",
+    )
+    online, cached = both(recipe, tmp_path)
+    assert largest_gap(online, cached) < 1e-4
 
 
 @pytest.mark.law

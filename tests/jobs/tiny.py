@@ -53,6 +53,20 @@ objective: {{localization: {{main: {{weight: 1.0, temperature: 2}}}}}}
 {COMMON}
 """
 EXACT = ("cache.main.bbox_logits=fp32", "cache.main.cls_logits=fp32")
+EVERY_TERM = (
+    *EXACT,
+    "objective.localization.vlr={weight: 1.0, temperature: 2}",
+    "objective.classification_kd.main={kind: binary, weight: 1.0, classes: sum}",
+    "objective.classification_kd.vlr={kind: softmax, weight: 1.0, classes: sum}",
+    "objective.imitation={region: fine_grained}",
+    "objective.score={classification: {weight: 1.0}, box: {weight: 1.0}}",
+    "objective.cross={after: 1, classification: {weight: 1.0}, box: {weight: 1.0}}",
+    "cache.vlr={bbox_logits: fp32, cls_logits: fp32}",
+    "cache.imitation={region: fine_grained, features: fp32}",
+    "cache.score={bbox_logits: fp32, cls_logits: fp32}",
+    "cache.cross={after: 1, statistics: fp32}",
+)
+"""Every term at once, on a cache that rounds nothing."""
 
 
 def draw_scenes(root: Path, train: Sequence[Size], val: Sequence[Size] = (SQUARE,) * 3) -> Path:
