@@ -52,7 +52,8 @@ def cross_terms(
     - cls: sum over all valid locations and classes of |q - sigmoid(zc)| · BCE(zc, q), / N_pos.
       What the floor of q costs at most is in `ldkit.ops.scores.score_values`.
     - box: sum over the teacher's rows of w · KL(teacher ‖ Sc), the KL summed over bins at
-      temperature 1 and averaged over the four edges, / sum of w (at least 1e-6), w the teacher's best score.
+      temperature 1 and averaged over the four edges, / sum of w, at least 1e-6; w is the
+      teacher's best score.
 
     Not as published: statistics are those of one image, without the padding of its batch, where
     the published ones are over the batch; the box term leaves out locations below the floor.

@@ -34,8 +34,9 @@ def score_values(
 
     The factor in front is part of the function: its gradient counts; q gets none. Classes that
     are not listed have q = 0, hence p · softplus(z). With all classes listed, the values are
-    exact and a student equal to the teacher gets no gradient. A teacher whose scores below a
-    floor s are not listed changes a class by at most
+    exact, and a student equal to the teacher has value 0 and no gradient: a kink, beside which
+    the gradient by z is ± BCE · p (1 - p). A teacher whose scores below a floor s are not listed
+    changes the value of a class by at most
 
         s · (softplus(z) + s · max(-z, 0) + max(p, s) · |z|),
 
