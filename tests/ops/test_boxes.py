@@ -8,6 +8,8 @@ from ldkit.ops.boxes import (
     area,
     clip,
     mirror,
+    paired_diou,
+    paired_diou_over_first,
     paired_giou,
     paired_iou,
     pairwise_iou,
@@ -38,6 +40,31 @@ def test_overlaps_are_symmetric_and_bounded(first: Tensor, second: Tensor) -> No
 
 @pytest.mark.law
 @LAW
+@given(first=boxes(5), second=boxes(5))
+def test_distance_iou_is_the_iou_less_a_penalty_for_distance(first: Tensor, second: Tensor) -> None:
+    iou, diou = paired_iou(first, second), paired_diou(first, second)
+    assert_close(paired_diou(first, first), torch.ones(5))
+    assert diou.equal(paired_diou(second, first))
+    assert ((diou > -1) & (diou <= iou)).all()
+    around = torch.stack([first[:, :2] - 3, first[:, 2:] + 3], dim=1).flatten(1)
+    assert_close(paired_diou(first, around), paired_iou(first, around), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.law
+@LAW
+@given(first=boxes(5), second=boxes(5))
+def test_the_published_overlap_counts_only_the_first_area(first: Tensor, second: Tensor) -> None:
+    ours = paired_diou_over_first(first, second) - paired_diou(first, second)
+    iou = paired_iou(first, second)
+    # I / A - I / U with I = iou · (A + B) / (1 + iou).
+    inter = iou * (area(first) + area(second)) / (1 + iou)
+    assert_close(ours, inter / area(first) - iou, atol=1e-4, rtol=1e-3)
+    inside = torch.stack([second[:, :2] - 1, second[:, 2:] + 1], dim=1).flatten(1)
+    assert_close(paired_diou_over_first(second, inside), torch.ones(5), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.law
+@LAW
 @given(first=boxes(4), second=boxes(3))
 def test_pairwise_overlaps_hold_every_pair(first: Tensor, second: Tensor) -> None:
     every = pairwise_iou(first, second)
@@ -62,6 +89,8 @@ def test_boxes_without_area_overlap_nothing_and_stay_finite() -> None:
     empty = torch.tensor([[3.0, 3.0, 3.0, 3.0]])
     assert paired_iou(empty, empty).item() == 0
     assert paired_giou(empty, empty).isfinite().all()
+    assert paired_diou(empty, empty).item() == 0
+    assert paired_diou_over_first(empty, empty).item() == 0
 
 
 @pytest.mark.law
@@ -107,3 +136,7 @@ def test_overlaps_equal_the_published_ones() -> None:
     iou, giou = torch.tensor([0.435484, 0.0]), torch.tensor([0.321198, -0.87])
     assert_close(paired_iou(predicted, target), iou, atol=1e-6, rtol=0)
     assert_close(paired_giou(predicted, target), giou, atol=1e-6, rtol=0)
+    published = paired_diou_over_first(predicted, target)
+    assert_close(published, torch.tensor([0.518885, -0.468537]), atol=1e-6, rtol=0)
+    diou = paired_diou(predicted, target)[0]
+    assert_close(diou, torch.tensor(0.414369), atol=1e-6, rtol=0)

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,8 +10,17 @@ from torch.testing import assert_close
 
 from ldkit.ops.boxes import paired_giou
 from ldkit.ops.distribution import two_bin_target
-from ldkit.ops.losses import distribution_focal, giou_loss, localization_kl, quality_focal
+from ldkit.ops.losses import (
+    binary_kl,
+    distribution_focal,
+    giou_loss,
+    localization_kl,
+    quality_focal,
+    softmax_kl,
+)
 from tests.ops.strategies import LAW, boxes, tensors
+
+ClassKl = Callable[..., Tensor]
 
 logits = tensors(3, 4, 9, low=-8, high=8)
 class_logits = tensors(4, 5, low=-8, high=8)
@@ -132,6 +143,63 @@ def test_temperature_divides_both_logits_and_its_square_scales_the_value(
     assert_close(warm, 4 * cold, atol=1e-4, rtol=1e-4)
 
 
+class_kls = pytest.mark.parametrize("kl", [softmax_kl, binary_kl])
+temperatures = st.sampled_from([1.0, 2.0, 10.0])
+
+
+@pytest.mark.law
+@class_kls
+@LAW
+@given(student=class_logits, teacher=class_logits, temperature=temperatures)
+def test_class_kl_is_positive_and_zero_with_a_zero_gradient_at_the_teacher(
+    kl: ClassKl, student: Tensor, teacher: Tensor, temperature: float
+) -> None:
+    assert (kl(student, teacher, temperature=temperature) > -1e-5 * temperature**2).all()
+    student.requires_grad_()
+    values = kl(student, student.detach().clone(), temperature=temperature)
+    assert values.abs().max() < 1e-5 * temperature**2
+    values.sum().backward()
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-5 * temperature
+
+
+@pytest.mark.law
+@LAW
+@given(student=class_logits, teacher=class_logits, shift=st.floats(-5, 5))
+def test_only_the_sigmoids_see_how_sure_a_teacher_is(
+    student: Tensor, teacher: Tensor, shift: float
+) -> None:
+    values = softmax_kl(student, teacher, temperature=2.0)
+    assert_close(
+        softmax_kl(student, teacher + shift, temperature=2.0), values, atol=1e-4, rtol=1e-4
+    )
+    one = student[:, :1]
+    assert softmax_kl(one, teacher[:, :1], temperature=2.0).abs().max() == 0
+    assert (binary_kl(one, one + 1, temperature=2.0) > 1e-5).all()
+
+
+@pytest.mark.law
+@LAW
+@given(student=class_logits, teacher=class_logits, temperature=temperatures)
+def test_class_by_class_each_is_a_choice_of_two(
+    student: Tensor, teacher: Tensor, temperature: float
+) -> None:
+    pairs = [torch.stack([logits, torch.zeros_like(logits)], -1) for logits in (student, teacher)]
+    of_two = softmax_kl(*(two.flatten(0, 1) for two in pairs), temperature=temperature)
+    values = binary_kl(student, teacher, temperature=temperature)
+    assert_close(values, of_two.view(4, 5).sum(dim=1), atol=1e-4 * temperature**2, rtol=1e-4)
+
+
+@pytest.mark.law
+def test_class_kl_is_finite_for_sure_scores() -> None:
+    sure = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    for kl in (softmax_kl, binary_kl):
+        value = kl(sure, -sure.detach(), temperature=1.0)
+        (gradient,) = torch.autograd.grad(value.sum(), sure)
+        assert_close(value, torch.tensor([400.0]))
+        assert gradient.isfinite().all()
+
+
 @pytest.mark.law
 def test_gradients_are_those_of_the_values() -> None:
     generator = torch.Generator().manual_seed(1)
@@ -146,6 +214,8 @@ def test_gradients_are_those_of_the_values() -> None:
     assert gradcheck(lambda x: localization_kl(x, teacher, temperature=3.0), student)
     assert gradcheck(lambda x: distribution_focal(x, distances), student)
     assert gradcheck(lambda x: quality_focal(x, target, 2.0), cls_logits)
+    assert gradcheck(lambda x: softmax_kl(x, target, temperature=3.0), cls_logits)
+    assert gradcheck(lambda x: binary_kl(x, target, temperature=3.0), cls_logits)
 
 
 @pytest.mark.law
@@ -157,6 +227,8 @@ def test_targets_and_teachers_get_no_gradient() -> None:
     distribution_focal(student, boxes_P4).sum().backward()
     giou_loss(student[:, :, 0], boxes_P4).sum().backward()
     quality_focal(student[:, :, 0], boxes_P4, 2.0).sum().backward()
+    softmax_kl(student[:, :, 0], boxes_P4, temperature=2.0).sum().backward()
+    binary_kl(student[:, :, 0], boxes_P4, temperature=2.0).sum().backward()
     assert other.grad is None
     assert boxes_P4.grad is None
 
@@ -171,6 +243,12 @@ def test_localization_kl_equals_the_published_mean_over_bins() -> None:
     assert_close(mean_over_bins, torch.tensor([0.144966, 0.262841]), atol=0, rtol=1e-5)
     warm = localization_kl(STUDENT, TEACHER, temperature=2.0)[:, 0] / 4
     assert_close(10 * (warm @ torch.tensor([1.0, 0.5])) / 2, torch.tensor(1.163028))
+
+
+@pytest.mark.golden
+def test_softmax_kl_equals_the_published_mean_over_classes() -> None:
+    mean_over_classes = softmax_kl(STUDENT[:, 0], TEACHER[:, 0], temperature=10.0) / 4
+    assert_close(mean_over_classes, torch.tensor([0.144966, 0.262841]), atol=0, rtol=1e-5)
 
 
 @pytest.mark.golden

@@ -11,7 +11,14 @@ from torch import Tensor
 from ldkit.ops.anchors import anchors, relocate, valid_locations
 from ldkit.ops.boxes import pairwise_iou
 from ldkit.ops.distribution import boxes_to_distances
-from ldkit.ops.regions import assign_atss, main_rows
+from ldkit.ops.regions import (
+    Locations,
+    assign_atss,
+    fine_grained_locations,
+    inside_gt_locations,
+    main_rows,
+    touching_pairs,
+)
 from ldkit.structures import Anchors, Grid, GroundTruth, Rows
 from tests.ops.published import (
     CPU,
@@ -164,6 +171,71 @@ def test_rows_are_sorted_and_say_what_the_assignment_says(images: tuple[Tensor, 
     back = torch.full_like(found, -1)
     back[rows.image, rows.location] = rows.gt_index
     assert back.equal(found)
+
+
+@pytest.mark.law
+@LAW
+@given(images=two_images)
+def test_pairs_touch_just_where_the_overlap_is_not_zero(images: tuple[Tensor, ...]) -> None:
+    places, truth = anchors(CANVAS, SMALL, CPU), labelled(images)
+    valid = valid_locations(CANVAS, OWN, SMALL)
+    pairs = torch.stack(touching_pairs(places, valid, truth), dim=1)
+    iou_BAG = pairwise_iou(places.box.expand(2, -1, 4), truth.boxes)
+    touch_BAG = (iou_BAG > 0) & valid[..., None] & (truth.labels >= 0)[:, None]
+    assert pairs.equal(touch_BAG.nonzero())
+
+
+@pytest.mark.law
+@LAW
+@given(images=two_images)
+def test_locations_of_imitation_follow_their_definitions(images: tuple[Tensor, ...]) -> None:
+    places, truth = anchors(CANVAS, SMALL, CPU), labelled(images)
+    valid = valid_locations(CANVAS, OWN, SMALL)
+    inside, fine = (
+        mask_of(chosen(places, valid, truth), valid)
+        for chosen in (inside_gt_locations, fine_grained_locations)
+    )
+    for image, boxes in enumerate(images):
+        depth_AG = torch.stack(
+            [boxes_to_distances(places.centre, box.expand(len(places.box), 4)) for box in boxes], 1
+        ).amin(dim=-1)
+        iou_AG = pairwise_iou(places.box, boxes).masked_fill(~valid[image, :, None], 0.0)
+        assert inside[image].equal((depth_AG > 0).any(dim=1) & valid[image])
+        assert fine[image].equal((iou_AG > 0.5 * iou_AG.amax(dim=0)).any(dim=1))
+
+
+@pytest.mark.law
+def test_no_box_gives_nothing_to_imitate() -> None:
+    truth = labelled((torch.zeros(0, 4), torch.zeros(0, 4)))
+    places, valid = anchors(CANVAS, SMALL, CPU), valid_locations(CANVAS, OWN, SMALL)
+    for chosen in (inside_gt_locations, fine_grained_locations):
+        assert [len(column) for column in chosen(places, valid, truth)] == [0, 0]
+
+
+def mask_of(chosen: Locations, valid: Tensor) -> Tensor:
+    """Return (B, A): whether a location was chosen, after checking their order."""
+    flat = chosen.image * valid.shape[1] + chosen.location
+    assert (flat.diff() > 0).all()
+    mask_BA = torch.zeros_like(valid)
+    mask_BA[chosen.image, chosen.location] = True
+    return mask_BA
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", case_names("ops_vlr"))
+def test_regions_equal_those_of_the_ld_repository(case: str) -> None:
+    tensors, whole = golden("ops_vlr")
+    canvas, padded = tuple(whole["canvas_hw"]), torch.tensor(whole["cases"][case]["padded_hw"])
+    places, valid = anchors(canvas, GRID, CPU), valid_locations(canvas, padded, GRID)
+    truth = ground_truth(tensors, case, len(padded))
+    if case != "border":  # there the published top-k decides between equally near candidates
+        main_BA = assign_atss(places, valid, truth, topk=9) >= 0
+        assert main_BA.equal(tensors[f"{case}.region.main"] > 0)
+    fine = mask_of(fine_grained_locations(places, valid, truth), valid)
+    assert fine.equal(tensors[f"{case}.region.im.finegrained"] > 0)
+    if f"{case}.region.im.fitnet" in tensors:
+        inside = mask_of(inside_gt_locations(places, valid, truth), valid)
+        assert inside.equal(tensors[f"{case}.region.im.fitnet"] > 0)
 
 
 def published_assignment(case: str, facts: dict[str, Any]) -> tuple[Tensor, Tensor]:
