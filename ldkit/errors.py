@@ -7,7 +7,8 @@
     ├── CacheError                                                        4
     │   ├── CacheIncomplete        no manifest: 212 of 459 shards
     │   ├── CacheCorrupt           checksum, size or column differs
-    │   └── CacheMismatch          made for another teacher, data or view policy
+    │   ├── CacheMismatch          made for another teacher, data or view policy
+    │   └── CacheCoverage          the recipe reads rows that the cache lacks
     ├── CheckpointError            wrong shape, missing keys, foreign file 5
     ├── TrainingError              non-finite losses, a silent term       6
     └── StorageError               disk full, folder not writable         7
@@ -78,6 +79,10 @@ class CacheCorrupt(CacheError):
 
 class CacheMismatch(CacheError):
     """Say that a cache was made for another teacher, data set or view policy, field by field."""
+
+
+class CacheCoverage(CacheError):
+    """Say which rows or columns a recipe reads that a cache lacks or holds otherwise."""
 
 
 class CheckpointError(LdkitError):

@@ -10,38 +10,37 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ldkit.cache.columns import Codec
+from ldkit.cache.columns import Column
 from ldkit.errors import CacheError
 
 FP16_MAX = 65504.0
 """Largest finite float16."""
 
 
-def encode(
-    logits: Float[Tensor, "*shape"], codec: Codec, column: str, where: str
-) -> NDArray[np.floating]:
-    """Return logits as `column` stores them, on the CPU; `where` names the view in errors.
+def encode(values: Float[Tensor, "*shape"], column: Column, where: str) -> NDArray[np.floating]:
+    """Return logits or features as `column` stores them, on the CPU; `where` names the view.
 
     Raises:
-        CacheError: A logit is not finite, or too large for float16.
+        CacheError: One of them is not finite, or too large for float16.
     """
-    logits = logits.detach().to("cpu", torch.float32)
-    if not torch.isfinite(logits).all():
+    values = values.detach().to("cpu", torch.float32)
+    one, many = ("logit", "logits") if "logit" in column.name else ("number", "numbers")
+    if not torch.isfinite(values).all():
         raise CacheError(
-            f"the teacher's logits for {column} are not finite.",
+            f"the teacher's {many} for {column.name} are not finite.",
             where=where,
             hint="Its weights are damaged or its training diverged; see `ldkit eval` of its file.",
         )
-    if codec == "fp32":
-        return logits.numpy()
-    largest = logits.abs().max().item() if logits.numel() else 0.0
+    if column.dtype == "F32":
+        return values.numpy()
+    largest = values.abs().max().item() if values.numel() else 0.0
     if largest > FP16_MAX:
         raise CacheError(
-            f"a logit of size {largest:.6g} does not fit into float16, which ends at 65504.",
+            f"a {one} of size {largest:.6g} does not fit into float16, which ends at 65504.",
             where=where,
-            hint=f"Store this column in float32: `--set cache.{column}=fp32`.",
+            hint=f"Store this column in float32: `--set cache.{column.key}=fp32`.",
         )
-    return logits.half().numpy()
+    return values.half().numpy()
 
 
 def decode(stored: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

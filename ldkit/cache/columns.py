@@ -1,4 +1,4 @@
-"""The columns of a shard: a table of views and a table of rows, one tensor for each column."""
+"""The columns of a shard: a table of views and a table of rows for each group of columns."""
 
 from dataclasses import dataclass
 from math import prod
@@ -10,14 +10,21 @@ Codec = Literal["fp32", "fp16"]
 _STORED_AS: dict[Codec, str] = {"fp32": "F32", "fp16": "F16"}
 _NUMPY = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "F16": "<f2", "F32": "<f4", "BOOL": "|b1"}
 
+TOWERS = 2
+"""The towers of a head whose statistics are kept: classes, boxes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One tensor of a shard: its safetensors dtype, and the shape of one entry (view or row)."""
+    """One tensor of a shard: its safetensors dtype, and the shape of one entry (view or row).
+
+    `key` is the recipe key below `cache` that says how it is stored; "": its dtype is fixed.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
+    key: str = ""
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
@@ -30,6 +37,27 @@ class Column:
         return self.numpy.itemsize * prod(self.shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Columns with one entry for each row of one kind; the rows of a view lie side by side."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    @property
+    def offsets(self) -> Column:
+        """Return the column that has one entry more than there are views.
+
+        The rows of view v are offsets[v] … offsets[v + 1].
+        """
+        return Column(f"{self.name}.offsets", "I64")
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the bytes of one row."""
+        return sum(column.entry_bytes for column in self.columns)
+
+
 VIEW_COLUMNS = (
     Column("view.image_id", "I64"),
     Column("view.index", "I32"),
@@ -39,19 +67,54 @@ VIEW_COLUMNS = (
     Column("view.flip", "BOOL"),
     Column("view.pixels_crc32", "I64"),
 )
-MAIN_OFFSETS = Column("main.offsets", "I64")
-"""One entry more than there are views: the rows of view v are offsets[v] … offsets[v + 1]."""
 
 
-def main_columns(
-    num_bins: int, num_classes: int, bbox_logits: Codec, cls_logits: Codec | None
-) -> tuple[Column, ...]:
-    """Return the columns with one entry for each main row; `cls_logits` None: not stored."""
+def region_group(
+    name: str, num_bins: int, num_classes: int, bbox_logits: Codec, cls_logits: Codec | None
+) -> Group:
+    """Return the group of a region whose rows belong to boxes; `cls_logits` None: not stored."""
+    columns = [
+        Column(f"{name}.location", "U16"),
+        Column(f"{name}.gt_index", "U16"),
+        _stored(f"{name}.bbox_logits", bbox_logits, (4, num_bins)),
+    ]
+    if cls_logits is not None:
+        columns.append(_stored(f"{name}.cls_logits", cls_logits, (num_classes,)))
+    return Group(name, tuple(columns))
+
+
+def imitation_group(channels: int, features: Codec) -> Group:
+    """Return the group of the pyramid's features."""
     columns = (
-        Column("main.location", "U16"),
-        Column("main.gt_index", "U16"),
-        Column("main.bbox_logits", _STORED_AS[bbox_logits], (4, num_bins)),
+        Column("imitation.location", "U16"),
+        _stored("imitation.features", features, (channels,)),
     )
-    if cls_logits is None:
-        return columns
-    return (*columns, Column("main.cls_logits", _STORED_AS[cls_logits], (num_classes,)))
+    return Group("imitation", columns)
+
+
+def score_groups(num_bins: int, bbox_logits: Codec, cls_logits: Codec) -> tuple[Group, Group]:
+    """Return the group of scored locations, and that of the classes they score, sparse."""
+    rows = (
+        Column("score.location", "U16"),
+        _stored("score.bbox_logits", bbox_logits, (4, num_bins)),
+    )
+    classes = (
+        Column("score_class.row", "U16"),
+        Column("score_class.label", "U16"),
+        _stored("score_class.logit", cls_logits, (), key="score.cls_logits"),
+    )
+    return Group("score", rows), Group("score_class", classes)
+
+
+def cross_group(channels: int, statistics: Codec) -> Group:
+    """Return the group of the head's statistics: one row for each level of a view."""
+    shape, key = (TOWERS, channels), "cross.statistics"
+    columns = (
+        _stored("cross.mean", statistics, shape, key=key),
+        _stored("cross.std", statistics, shape, key=key),
+    )
+    return Group("cross", columns)
+
+
+def _stored(name: str, codec: Codec, shape: tuple[int, ...], *, key: str = "") -> Column:
+    return Column(name, _STORED_AS[codec], shape, key or name)

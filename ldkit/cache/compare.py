@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ldkit.cache.format import Axes, Coverage, Plan, Sources
+from ldkit.cache.format import Axes, Plan, Sources, Wanted
+from ldkit.cache.shortfall import coverage_error, shortfalls
 from ldkit.errors import CacheMismatch
 from ldkit.files import canonical_json
 
@@ -60,7 +61,7 @@ def differences(cached: Plan, wanted: Plan) -> tuple[Difference, ...]:
 
     A part is told by its values; by its fingerprint where these say nothing.
     """
-    ours, theirs = _sections(cached.model_dump()), _sections(wanted.model_dump())
+    ours, theirs = _sections(_dump(cached)), _sections(_dump(wanted))
     found = []
     for part in theirs:
         if _agree(ours[part], theirs[part]):
@@ -79,29 +80,32 @@ def require_same_plan(cached: Plan, wanted: Plan, folder: Path) -> None:
     Raises:
         CacheMismatch: With both sides, field by field.
     """
-    _require_equal(_sections(cached.model_dump()), _sections(wanted.model_dump()), folder)
+    _require_equal(_sections(_dump(cached)), _sections(_dump(wanted)), folder)
 
 
-def require_fit(plan: Plan, sources: Sources, axes: Axes, coverage: Coverage, folder: Path) -> None:
+def require_fit(plan: Plan, sources: Sources, axes: Axes, wanted: Wanted, folder: Path) -> None:
     """Check that a cache says what a student of this recipe would hear from its teacher.
 
-    Another renderer only warns: `CacheReader.check_pixels` proves whether it matters.
+    It may hold more than is wanted. The width of features counts where they are wanted and
+    `axes` has one. Another renderer only warns: `CacheReader.check_pixels` proves whether it
+    matters.
 
     Raises:
-        CacheMismatch: With both sides, field by field.
+        CacheMismatch: It was made from something else; both sides, field by field.
+        CacheCoverage: It lacks what is wanted, or holds it otherwise.
     """
     render = plan.sources.render
     if render.fingerprint != sources.render.fingerprint:
         facts = canonical_json(render.facts), canonical_json(sources.render.facts)
         logger.warning("%s was rendered by %s, this run renders by %s.", folder, *facts)
-    needed = plan.model_copy(
-        update={
-            "sources": sources.model_copy(update={"render": render}),
-            "axes": axes,
-            "coverage": coverage,
-        }
-    )
-    require_same_plan(plan, needed, folder)
+    features = wanted.coverage.imitation is not None or wanted.coverage.cross is not None
+    if plan.axes.channels is None or axes.channels is None or not features:
+        axes = axes.model_copy(update={"channels": plan.axes.channels})
+    sources = sources.model_copy(update={"render": render})
+    require_same_plan(plan, plan.model_copy(update={"sources": sources, "axes": axes}), folder)
+    found = tuple(shortfalls(plan, wanted))
+    if found:
+        raise coverage_error(found, folder)
 
 
 def _require_equal(cached: dict[str, Fields], wanted: dict[str, Fields], folder: Path) -> None:
@@ -116,6 +120,14 @@ def _require_equal(cached: dict[str, Fields], wanted: dict[str, Fields], folder:
         where=str(folder),
         hint=f"{advice}, or build a new cache (`--out caches/NAME`).",
     )
+
+
+def _dump(plan: Plan) -> dict[str, object]:
+    # What a cache does not hold is no field of it, so that "-" stands for it beside another.
+    content = plan.model_dump(exclude_unset=True)
+    if plan.axes.channels is None:
+        content["axes"].pop("channels", None)
+    return content
 
 
 def _sections(plan: Mapping[str, object]) -> dict[str, Fields]:

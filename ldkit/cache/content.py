@@ -1,17 +1,17 @@
 """What goes into one shard: the rows of its views, checked, encoded and put into columns."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ldkit.cache.codecs import encode
-from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS, Codec
-from ldkit.cache.format import Plan
+from ldkit.cache.columns import VIEW_COLUMNS, Column, Group
+from ldkit.cache.format import Axes, Plan
 from ldkit.errors import UsageError
 from ldkit.ops.anchors import level_sizes
 from ldkit.structures import Size, View, ViewKey
@@ -21,18 +21,16 @@ U16_COUNT = 2**16
 
 
 class ViewRows(NamedTuple):
-    """What a teacher says of one view: raw logits at its main region.
+    """What a teacher says of one view: the columns of the plan's groups, by name.
 
-    `location` is flat on the view's own canvas and rises strictly.
+    Every `GROUP.location` is flat on the view's own canvas and rises strictly; `score_class.row`
+    is the row of `score` within the view. Columns that the plan does not have are left out.
     """
 
     key: ViewKey
     view: View
     pixels_crc32: int
-    location: Int[Tensor, "P"]
-    gt_index: Int[Tensor, "P"]
-    bbox_logits: Float[Tensor, "P 4 K"]
-    cls_logits: Float[Tensor, "P C"] | None
+    columns: Mapping[str, Tensor]
 
 
 def pixels_crc32(pixels: UInt8[Tensor, "3 H W"], padded_hw: Size) -> int:
@@ -74,8 +72,9 @@ def columns_of(content: Sequence[ViewRows], plan: Plan) -> Arrays:
         UsageError: A canvas has too many locations.
         ValueError: Rows are out of order, or not of the plan's shapes.
     """
+    groups = plan.groups
     for rows in content:
-        _check(rows, plan)
+        _check(rows, groups, plan.axes)
     arrays: Arrays = {
         "view.image_id": np.array([rows.key.image_id for rows in content]),
         "view.index": np.array([rows.key.view for rows in content]),
@@ -84,41 +83,76 @@ def columns_of(content: Sequence[ViewRows], plan: Plan) -> Arrays:
         "view.padded_hw": np.array([rows.view.padded_hw for rows in content]),
         "view.flip": np.array([rows.view.flip for rows in content]),
         "view.pixels_crc32": np.array([rows.pixels_crc32 for rows in content]),
-        "main.offsets": np.cumsum([0, *(len(rows.location) for rows in content)]),
-        "main.location": np.concatenate([rows.location.cpu().numpy() for rows in content]),
-        "main.gt_index": np.concatenate([rows.gt_index.cpu().numpy() for rows in content]),
-        "main.bbox_logits": _logits(content, "main.bbox_logits", plan.columns.main.bbox_logits),
     }
-    if plan.columns.main.cls_logits is not None:
-        codec = plan.columns.main.cls_logits
-        arrays["main.cls_logits"] = _logits(content, "main.cls_logits", codec)
-    columns = (*VIEW_COLUMNS, MAIN_OFFSETS, *plan.row_columns)
+    for group in groups:
+        counts = [_count(rows, group) for rows in content]
+        arrays[group.offsets.name] = np.cumsum([0, *counts])
+        for column in group.columns:
+            arrays[column.name] = np.concatenate([_stored(rows, column) for rows in content])
+    columns = [*VIEW_COLUMNS]
+    for group in groups:
+        columns += [group.offsets, *group.columns]
     return {column.name: arrays[column.name].astype(column.numpy) for column in columns}
 
 
-def _logits(content: Sequence[ViewRows], column: str, codec: Codec) -> NDArray[np.generic]:
-    encoded = []
-    for rows in content:
-        logits = rows.bbox_logits if column == "main.bbox_logits" else rows.cls_logits
-        assert logits is not None
-        encoded.append(encode(logits, codec, column, name_of(rows.key)))
-    return np.concatenate(encoded)
+def _count(rows: ViewRows, group: Group) -> int:
+    return len(rows.columns[group.columns[0].name])
 
 
-def _check(rows: ViewRows, plan: Plan) -> None:
-    where, axes, count = name_of(rows.key), plan.axes, len(rows.location)
+def _stored(rows: ViewRows, column: Column) -> NDArray[np.generic]:
+    values = rows.columns[column.name]
+    if column.dtype == "U16":
+        return values.cpu().numpy()
+    return encode(values, column, name_of(rows.key))
+
+
+def _check(rows: ViewRows, groups: Sequence[Group], axes: Axes) -> None:
+    where = name_of(rows.key)
     locations = locations_of(rows.view.padded_hw, axes.strides, where)
-    shapes = [(rows.gt_index, (count,)), (rows.bbox_logits, (count, 4, axes.num_bins))]
-    if plan.columns.main.cls_logits is not None:
-        if rows.cls_logits is None:
-            raise ValueError(f"{where}: the plan has class logits, the rows have none.")
-        shapes.append((rows.cls_logits, (count, axes.num_classes)))
-    for tensor, shape in shapes:
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{where}: a column has the shape {tuple(tensor.shape)}, not {shape}.")
-    if not (rows.location.diff() > 0).all():
+    for group in groups:
+        for column in group.columns:
+            if column.name not in rows.columns:
+                raise ValueError(f"{where}: the plan has {column.name}, the rows have none.")
+        for column in group.columns:
+            _check_column(rows, column, _count(rows, group), where)
+            if column.name.endswith(".location"):
+                _check_locations(rows.columns[column.name], locations, where)
+        if group.name == "score_class":
+            _check_classes(rows.columns, axes, where)
+        if group.name == "cross" and _count(rows, group) != len(axes.strides):
+            raise ValueError(f"{where}: cross must have one row for each level.")
+
+
+def _check_column(rows: ViewRows, column: Column, count: int, where: str) -> None:
+    values, shape = rows.columns[column.name], (count, *column.shape)
+    if tuple(values.shape) != shape:
+        raise ValueError(
+            f"{where}: a column has the shape {tuple(values.shape)}, not {shape}: {column.name}."
+        )
+    if column.dtype != "U16" or column.name.endswith(".location"):
+        return
+    if values.is_floating_point():
+        raise ValueError(f"{where}: {column.name} must be whole numbers.")
+    if count and not (values.min() >= 0 and values.max() < U16_COUNT):
+        _, name = column.name.split(".")
+        raise ValueError(f"{where}: a {name} lies outside 0 … {U16_COUNT - 1}: {column.name}.")
+
+
+def _check_locations(location: Tensor, locations: int, where: str) -> None:
+    if location.is_floating_point():
+        raise ValueError(f"{where}: locations must be whole numbers.")
+    if not (location.diff() > 0).all():
         raise ValueError(f"{where}: locations must rise strictly.")
-    if count and not (rows.location[0] >= 0 and rows.location[-1] < locations):
+    if len(location) and not (location[0] >= 0 and location[-1] < locations):
         raise ValueError(f"{where}: a location lies outside the {locations} of its canvas.")
-    if count and not (rows.gt_index.min() >= 0 and rows.gt_index.max() < U16_COUNT):
-        raise ValueError(f"{where}: a gt_index lies outside 0 … {U16_COUNT - 1}.")
+
+
+def _check_classes(columns: Mapping[str, Tensor], axes: Axes, where: str) -> None:
+    row, label = columns["score_class.row"], columns["score_class.label"]
+    if not (row.diff() >= 0).all():
+        raise ValueError(f"{where}: the rows of score_class must rise.")
+    scored = len(columns["score.location"])
+    if len(row) and not row[-1] < scored:
+        raise ValueError(f"{where}: a row of score_class lies outside the {scored} of score.")
+    if len(label) and not label.max() < axes.num_classes:
+        raise ValueError(f"{where}: a label lies outside the {axes.num_classes} classes.")

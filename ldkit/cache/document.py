@@ -9,12 +9,14 @@ Whoever changes, loses or adds a byte is found out by whoever reads the file nex
 import hashlib
 import json
 import re
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ldkit.errors import CacheCorrupt, CacheError, CacheMismatch
 from ldkit.files import canonical_json
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 FORMAT_VERSION = 1
 REBUILD = (
@@ -31,6 +33,12 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
     )
+
+    def model_post_init(self, _context: object) -> None:
+        """Take an optional field that was given as None for one that was not set."""
+        for name, field in type(self).model_fields.items():
+            if not field.is_required() and getattr(self, name) is None:
+                self.model_fields_set.discard(name)
 
 
 class Document(Part):

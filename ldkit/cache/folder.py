@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldkit.cache.document import REBUILD, Kind, from_bytes
-from ldkit.cache.format import Plan, Receipt
+from ldkit.cache.format import Plan
+from ldkit.cache.receipts import Receipt
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, StorageError
 
 

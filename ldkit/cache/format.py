@@ -1,24 +1,37 @@
-"""The cache format, version 1: what shall be (plan), what is (receipts, manifest).
+"""The cache format, version 1: what shall be (plan), and what a student wants of it.
 
 Keys are sorted and cut into equal ranges, so shard i always holds the same views: any process may
 build any shard, in any order. docs/cache-format.md describes every byte.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    JsonValue,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from ldkit import __version__
-from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS, Codec, Column, main_columns
-from ldkit.cache.document import Document, Part
+from ldkit.cache.columns import (
+    VIEW_COLUMNS,
+    Codec,
+    Group,
+    cross_group,
+    imitation_group,
+    region_group,
+    score_groups,
+)
+from ldkit.cache.document import Digest, Document, Part
 from ldkit.files import fingerprint
 from ldkit.structures import Grid, ViewKey
-
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Source(Part):
@@ -59,6 +72,8 @@ class Axes(Part):
     """Side of an anchor, in strides."""
     bin_width: PositiveFloat
     """Width of a bin, in strides."""
+    channels: PositiveInt | None = None
+    """Width of the pyramid and of the head; set where `imitation` or `cross` is stored."""
 
     @property
     def grid(self) -> Grid:
@@ -73,23 +88,89 @@ class MainRegion(Part):
     """Nearest locations of each level that are candidates for a box."""
 
 
+class VlrRegion(Part):
+    """The valuable localization region: locations near a box, most of which learn none."""
+
+    topk: PositiveInt
+    """Decides the ATSS threshold of a box, which overlaps are compared with."""
+    overlap: Literal["published", "diou"]
+    floor: NonNegativeFloat
+    """Lowest overlap, as a share of that threshold."""
+
+
+class ImitationRegion(Part):
+    """Where the pyramid's features are kept."""
+
+    region: Literal["main", "inside_gt", "fine_grained"]
+
+
+class ScoreRegion(Part):
+    """The locations whose best class the teacher scores at `floor` or more."""
+
+    floor: NonNegativeFloat
+
+
+class CrossRegion(Part):
+    """The head features whose statistics are kept: those after so many convolutions."""
+
+    after: PositiveInt
+
+
 class Coverage(Part):
-    """Which rows a cache holds."""
+    """Which rows a cache holds. What it does not hold is not set."""
 
     main: MainRegion
+    vlr: VlrRegion | None = None
+    imitation: ImitationRegion | None = None
+    score: ScoreRegion | None = None
+    cross: CrossRegion | None = None
 
 
-class MainColumns(Part):
-    """How the logits of main rows are stored; null: not at all."""
+class RowColumns(Part):
+    """How the logits of a region's rows are stored; null: not at all."""
 
     bbox_logits: Codec
     cls_logits: Codec | None
 
 
-class Columns(Part):
-    """Which columns a cache holds."""
+class FeatureColumns(Part):
+    """How features are stored."""
 
-    main: MainColumns
+    features: Codec
+
+
+class ScoreColumns(Part):
+    """How the logits of scored locations and classes are stored."""
+
+    bbox_logits: Codec
+    cls_logits: Codec
+
+
+class CrossColumns(Part):
+    """How means and deviations are stored."""
+
+    statistics: Codec
+
+
+class Columns(Part):
+    """Which columns a cache holds: a section for each one of its coverage."""
+
+    main: RowColumns
+    vlr: RowColumns | None = None
+    imitation: FeatureColumns | None = None
+    score: ScoreColumns | None = None
+    cross: CrossColumns | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a student reads of a cache: the rows of these regions, and these columns of them.
+
+    Of a wanted region only `cls_logits` can be left out; what else it has is always read.
+    """
+
+    coverage: Coverage
+    columns: frozenset[str]
 
 
 class Build(Part):
@@ -163,42 +244,18 @@ class Plan(Document):
         return keys[positions.start : positions.stop]
 
     @property
-    def row_columns(self) -> tuple[Column, ...]:
-        """Return the columns with one entry for each main row."""
-        return _row_columns(self.axes, self.columns)
+    def groups(self) -> tuple[Group, ...]:
+        """Return the groups of columns, in the order of the format."""
+        return tuple(_groups(self.axes, self.columns))
 
-
-class RowCounts(Part):
-    """Rows of each region."""
-
-    main: NonNegativeInt
-
-
-class Receipt(Document):
-    """The proof that a shard is complete. Written after the shard."""
-
-    plan: Digest
-    """Digest of the plan that the shard belongs to."""
-    shard: NonNegativeInt
-    bytes: PositiveInt
-    sha256: Digest
-    views: PositiveInt
-    rows: RowCounts
-    locations: PositiveInt
-    """Locations of all its canvases: the rows of a dense cache."""
-    first_key: ViewKey
-    last_key: ViewKey
-
-
-class Manifest(Document):
-    """What a cache is. Written once, after the last receipt; its digest names the cache."""
-
-    version: Literal[1]
-    plan: Digest
-    receipts: tuple[Receipt, ...]
-    bytes: PositiveInt
-    views: PositiveInt
-    rows: RowCounts
+    @model_validator(mode="after")
+    def _check(self) -> "Plan":
+        if self.coverage.model_fields_set != self.columns.model_fields_set:
+            raise ValueError("coverage and columns must name the same regions.")
+        has_features = bool({"imitation", "cross"} & self.coverage.model_fields_set)
+        if has_features and self.axes.channels is None:
+            raise ValueError("axes.channels must be set where imitation or cross is stored.")
+        return self
 
 
 def keys_digest(keys: Sequence[ViewKey]) -> str:
@@ -214,13 +271,30 @@ def keys_digest(keys: Sequence[ViewKey]) -> str:
     return hashlib.sha256(pairs.tobytes()).hexdigest()
 
 
-def views_per_shard(shard_bytes: float, rows_per_view: float, axes: Axes, columns: Columns) -> int:
-    """Return how many views fill a shard of about so many bytes; at least one."""
-    view_bytes = sum(column.entry_bytes for column in (*VIEW_COLUMNS, MAIN_OFFSETS))
-    row_bytes = sum(column.entry_bytes for column in _row_columns(axes, columns))
-    return max(1, round(shard_bytes / (view_bytes + rows_per_view * row_bytes)))
+def views_per_shard(
+    shard_bytes: float, rows_per_view: Mapping[str, float], axes: Axes, columns: Columns
+) -> int:
+    """Return how many views fill a shard of about so many bytes; at least one.
+
+    `rows_per_view` has the mean rows of each group, by name.
+    """
+    view_bytes = float(sum(column.entry_bytes for column in VIEW_COLUMNS))
+    for group in _groups(axes, columns):
+        view_bytes += group.offsets.entry_bytes + rows_per_view[group.name] * group.row_bytes
+    return max(1, round(shard_bytes / view_bytes))
 
 
-def _row_columns(axes: Axes, columns: Columns) -> tuple[Column, ...]:
-    main = columns.main
-    return main_columns(axes.num_bins, axes.num_classes, main.bbox_logits, main.cls_logits)
+def _groups(axes: Axes, columns: Columns) -> Iterator[Group]:
+    bins, classes = axes.num_bins, axes.num_classes
+    main, vlr, score = columns.main, columns.vlr, columns.score
+    yield region_group("main", bins, classes, main.bbox_logits, main.cls_logits)
+    if vlr is not None:
+        yield region_group("vlr", bins, classes, vlr.bbox_logits, vlr.cls_logits)
+    if columns.imitation is not None:
+        assert axes.channels is not None
+        yield imitation_group(axes.channels, columns.imitation.features)
+    if score is not None:
+        yield from score_groups(bins, score.bbox_logits, score.cls_logits)
+    if columns.cross is not None:
+        assert axes.channels is not None
+        yield cross_group(axes.channels, columns.cross.statistics)

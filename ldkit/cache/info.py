@@ -1,14 +1,23 @@
 """What a cache holds, in figures: sealed or not, without opening a single shard."""
 
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
-from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS
+from ldkit.cache.columns import VIEW_COLUMNS
 from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_receipts
-from ldkit.cache.format import Manifest, Plan
+from ldkit.cache.format import Plan
+from ldkit.cache.receipts import Manifest
 
 FP16_BYTES = 2
+
+
+class GroupInfo(NamedTuple):
+    """The figures of one group of columns; `bytes` are those of its rows and offsets."""
+
+    name: str
+    rows: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +30,12 @@ class CacheInfo:
     """Digest of the manifest; None: not sealed."""
     shards: int
     views: int
-    rows: int
+    groups: tuple[GroupInfo, ...]
+    """What is held of each group, main first."""
     bytes: int
     column_bytes: dict[str, int]
     dense_bytes: int
-    """What the same logits take at every location, in float16."""
+    """What the same logits and features take at every location, in float16."""
 
     @property
     def is_sealed(self) -> bool:
@@ -33,8 +43,13 @@ class CacheInfo:
         return self.fingerprint is not None
 
     @property
+    def rows(self) -> int:
+        """Return the number of main rows."""
+        return self.groups[0].rows
+
+    @property
     def rows_per_view(self) -> float:
-        """Return the mean number of rows of a view."""
+        """Return the mean number of main rows of a view."""
         return self.rows / self.views if self.views else 0.0
 
 
@@ -53,10 +68,14 @@ def info(path: Path) -> CacheInfo:
     sealed = file_size(folder.manifest) is not None
     receipts = read_receipts(folder, plan).values()
     views = sum(receipt.views for receipt in receipts)
-    rows = sum(receipt.rows.main for receipt in receipts)
     column_bytes = {column.name: views * column.entry_bytes for column in VIEW_COLUMNS}
-    column_bytes[MAIN_OFFSETS.name] = (views + len(receipts)) * MAIN_OFFSETS.entry_bytes
-    column_bytes |= {column.name: rows * column.entry_bytes for column in plan.row_columns}
+    groups = []
+    for group in plan.groups:
+        rows = sum(receipt.rows.by_group.get(group.name, 0) for receipt in receipts)
+        own = {group.offsets.name: (views + len(receipts)) * group.offsets.entry_bytes}
+        own |= {column.name: rows * column.entry_bytes for column in group.columns}
+        groups.append(GroupInfo(group.name, rows, sum(own.values())))
+        column_bytes |= own
     locations = sum(receipt.locations for receipt in receipts)
     return CacheInfo(
         path=path,
@@ -64,7 +83,7 @@ def info(path: Path) -> CacheInfo:
         fingerprint=read_document(folder.manifest, Manifest).digest if sealed else None,
         shards=len(receipts),
         views=views,
-        rows=rows,
+        groups=tuple(groups),
         bytes=sum(receipt.bytes for receipt in receipts),
         column_bytes=column_bytes,
         dense_bytes=locations * logits_per_row(plan) * FP16_BYTES,
@@ -72,6 +91,12 @@ def info(path: Path) -> CacheInfo:
 
 
 def logits_per_row(plan: Plan) -> int:
-    """Return how many logits a row of this cache holds."""
-    columns = [column for column in plan.row_columns if column.name.endswith("_logits")]
-    return sum(prod(column.shape) for column in columns)
+    """Return how many numbers a dense cache of the same logits and features has at a location."""
+    axes, columns = plan.axes, plan.columns
+    regions = [region for region in (columns.main, columns.vlr) if region is not None]
+    numbers = 4 * axes.num_bins
+    if columns.score is not None or any(region.cls_logits is not None for region in regions):
+        numbers += axes.num_classes
+    if columns.imitation is not None and axes.channels is not None:
+        numbers += axes.channels
+    return numbers

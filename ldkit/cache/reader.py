@@ -5,52 +5,48 @@ A reader can be pickled and survives a fork: files are opened by each process on
 """
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int, UInt8
-from numpy.typing import NDArray
+from jaxtyping import UInt8
 from torch import Tensor
 
-from ldkit.cache.codecs import decode
-from ldkit.cache.columns import Column
+from ldkit.cache.answer import Target, image_of_rows, teacher_rows
+from ldkit.cache.canvas import moves
 from ldkit.cache.content import name_of, pixels_crc32
 from ldkit.cache.document import REBUILD
 from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_file
-from ldkit.cache.format import Manifest, Plan
-from ldkit.cache.handles import Handles
-from ldkit.cache.shard import Shard, Span
+from ldkit.cache.format import Plan, Wanted
+from ldkit.cache.gather import Gathered, Gatherer, Place, wanted_groups
+from ldkit.cache.receipts import Manifest
+from ldkit.cache.shard import Shard
 from ldkit.errors import CacheCorrupt, CacheMismatch
-from ldkit.ops.anchors import relocate
-from ldkit.structures import Batch, RegionRows, Rows, TeacherRows, View, ViewKey
-
-
-class _Place(NamedTuple):
-    shard: Shard
-    position: int
-    span: Span
+from ldkit.structures import Batch, TeacherRows, View, ViewKey
 
 
 class CacheReader:
     """A sealed cache. It answers for the views of a batch as a live teacher would."""
 
-    def __init__(self, path: Path, plan: Plan, manifest: Manifest) -> None:
+    def __init__(
+        self, path: Path, plan: Plan, manifest: Manifest, wanted: Wanted | None = None
+    ) -> None:
         self.path = path
         self.plan = plan
         self.manifest = manifest
+        self._wanted = wanted
         self._first_keys = [receipt.first_key for receipt in manifest.receipts]
-        self._columns = plan.row_columns
+        self._groups = wanted_groups(plan.groups, wanted)
         self._shards: dict[int, Shard] = {}
-        self._buffers: dict[str, NDArray[np.uint8]] = {}
-        self._handles = Handles()
+        self._gatherer = Gatherer()
 
     @classmethod
-    def open_(cls, path: Path) -> "CacheReader":
+    def open_(cls, path: Path, wanted: Wanted | None = None) -> "CacheReader":
         """Return the reader of a cache whose plan, manifest and receipts are intact.
 
-        Shards are checked later, each before a process uses its first row.
+        Shards are checked later, each before a process uses its first row. Rows that are not
+        wanted are never read; None wants all that is stored. A cache that lacks what is wanted
+        opens too: `require_fit` tells.
 
         Raises:
             CacheIncomplete: The cache is not sealed.
@@ -63,7 +59,7 @@ class CacheReader:
         manifest = read_document(folder.manifest, Manifest)
         plan = read_document(folder.plan, Plan)
         _check_documents(folder, plan, manifest)
-        return cls(path, plan, manifest)
+        return cls(path, plan, manifest, wanted)
 
     @property
     def fingerprint(self) -> str:
@@ -112,33 +108,21 @@ class CacheReader:
             cached = place.shard.view(place.position)
             if cached != view:
                 raise _other_view(self.path, key, cached, view)
-        stored = {column.name: self._gather(column, places) for column in self._columns}
-        image = np.repeat(np.arange(len(places)), [place.span.length for place in places])
-        gt_index = stored["main.gt_index"].astype(np.int64)
-        self._check_boxes(batch, image, gt_index)
-        location = self._on_canvas(stored["main.location"], places, batch)
-        device = batch.pixels.device
-        cls_logits = stored.get("main.cls_logits")
-        main = RegionRows(
-            rows=Rows(
-                image=torch.from_numpy(image).to(device),
-                location=location.to(device),
-                gt_index=torch.from_numpy(gt_index).to(device),
-            ),
-            bbox_logits=_decoded(stored["main.bbox_logits"], device),
-            cls_logits=None if cls_logits is None else _decoded(cls_logits, device),
-        )
-        return TeacherRows(main)
+        gathered = {group.name: self._gatherer.read(group, places) for group in self._groups}
+        self._check_boxes(batch, gathered)
+        own_hw = [view.padded_hw for view in batch.views]
+        target = Target(moves(own_hw, batch.canvas_hw, self.plan.axes.strides), batch.pixels.device)
+        return teacher_rows(gathered, target)
 
     def close(self) -> None:
         """Close all files; they open again on the next use."""
-        self._handles.close()
+        self._gatherer.close()
 
-    def __reduce__(self) -> tuple[type["CacheReader"], tuple[Path, Plan, Manifest]]:
+    def __reduce__(self) -> tuple[type["CacheReader"], tuple[object, ...]]:
         """Travel without files and buffers: another process opens its own."""
-        return type(self), (self.path, self.plan, self.manifest)
+        return type(self), (self.path, self.plan, self.manifest, self._wanted)
 
-    def _place(self, key: ViewKey) -> _Place:
+    def _place(self, key: ViewKey) -> Place:
         number = bisect_right(self._first_keys, key) - 1
         shard = self._shard(number) if number >= 0 else None
         position = None if shard is None else shard.find(key)
@@ -149,7 +133,7 @@ class CacheReader:
                 hint="It was built for other images or fewer views. Use the data set and `views` "
                 "of the cache (`ldkit cache info` shows them), or build a new cache.",
             )
-        return _Place(shard, position, shard.span(position))
+        return Place(shard, position)
 
     def _shard(self, number: int) -> Shard:
         shard = self._shards.get(number)
@@ -158,51 +142,24 @@ class CacheReader:
             shard = self._shards[number] = Shard(CacheFolder(self.path), receipt, self.plan)
         return shard
 
-    def _gather(self, column: Column, places: list[_Place]) -> NDArray[np.generic]:
-        """Return a column of all rows of these views, in memory that the next call reuses."""
-        rows, width = sum(place.span.length for place in places), column.entry_bytes
-        buffer = self._buffers.get(column.name)
-        if buffer is None or len(buffer) < rows * width:
-            buffer = self._buffers[column.name] = np.empty(2 * rows * width, np.uint8)
-        memory, end = buffer.data, 0
-        for shard, _, span in places:
-            start, end = end, end + span.length * width
-            if span.length:
-                handle = self._handles.of(shard.path)
-                shard.read_rows(handle, column, span, memory[start:end])
-        return buffer[:end].view(column.numpy).reshape(rows, *column.shape)
-
-    def _on_canvas(
-        self, location: NDArray[np.generic], places: list[_Place], batch: Batch
-    ) -> Int[Tensor, "P"]:
-        """Return locations of each view's own canvas as locations of the batch's canvas."""
-        moved, end = torch.from_numpy(location.astype(np.int64)), 0
-        strides, canvas = self.plan.axes.strides, batch.canvas_hw
-        for place, view in zip(places, batch.views, strict=True):
-            start, end = end, end + place.span.length
-            if view.padded_hw != canvas:
-                own = moved[start:end]
-                moved[start:end] = relocate(own, view.padded_hw, canvas, strides)
-        return moved
-
-    def _check_boxes(
-        self, batch: Batch, image: NDArray[np.int64], gt_index: NDArray[np.int64]
-    ) -> None:
+    def _check_boxes(self, batch: Batch, gathered: Mapping[str, Gathered]) -> None:
         boxes_B = (batch.ground_truth.labels >= 0).sum(dim=1).cpu().numpy()
-        outside = np.flatnonzero(gt_index >= boxes_B[image])
-        if len(outside):
-            row = outside[0]
-            raise CacheMismatch(
-                f"{name_of(batch.keys[image[row]])}: a row belongs to box {gt_index[row]}, counted "
-                f"from 0, but the image has {boxes_B[image[row]]} boxes here.",
-                where=str(self.path),
-                hint="The annotations are not those the cache was built with. Use those, or build "
-                "a new cache.",
-            )
-
-
-def _decoded(stored: NDArray[np.generic], device: torch.device) -> Float[Tensor, "P ..."]:
-    return decode(torch.from_numpy(stored).to(device))
+        for name in ("main", "vlr"):
+            if name not in gathered:
+                continue
+            counts, columns = gathered[name]
+            gt_index = columns[f"{name}.gt_index"]
+            outside = np.flatnonzero(gt_index >= np.repeat(boxes_B, counts))
+            if len(outside):
+                row = outside[0]
+                image = image_of_rows(counts)[row]
+                raise CacheMismatch(
+                    f"{name_of(batch.keys[image])}: a row belongs to box {gt_index[row]}, counted "
+                    f"from 0, but the image has {boxes_B[image]} boxes here.",
+                    where=str(self.path),
+                    hint="The annotations are not those the cache was built with. Use those, or "
+                    "build a new cache.",
+                )
 
 
 def _check_documents(folder: CacheFolder, plan: Plan, manifest: Manifest) -> None:

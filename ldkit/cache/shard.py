@@ -9,15 +9,17 @@ import json
 import os
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from io import BufferedReader
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS, Column
+from ldkit.cache.columns import VIEW_COLUMNS, Column
 from ldkit.cache.folder import CacheFolder, unreadable
-from ldkit.cache.format import Plan, Receipt
+from ldkit.cache.format import Plan
+from ldkit.cache.receipts import Receipt
 from ldkit.errors import CacheCorrupt
 from ldkit.structures import View, ViewKey
 
@@ -48,17 +50,23 @@ class Shard:
                 self._starts = self._read_header(file, receipt, plan)
                 views = receipt.views
                 view = {column.name: self._read(file, column, views) for column in VIEW_COLUMNS}
-                offsets = self._read(file, MAIN_OFFSETS, views + 1)
+                # Compact arrays of plain integers: looked up one at a time, faster than numpy's.
+                self._offsets = {
+                    group.name: array("q", self._read(file, group.offsets, views + 1).tobytes())
+                    for group in plan.groups
+                }
         except FileNotFoundError as error:
             raise self.corrupt("is missing.") from error
         except OSError as error:
             raise unreadable(self.path, error) from error
-        if offsets[0] != 0 or offsets[-1] != receipt.rows.main or (np.diff(offsets) < 0).any():
-            raise self.corrupt("has offsets that do not rise from 0 to its number of rows.")
-        # Compact arrays of plain integers: looked up one at a time, faster than numpy's.
+        counts = receipt.rows.by_group
+        for group, offsets in self._offsets.items():
+            if not _rises(offsets, counts[group]):
+                raise self.corrupt(
+                    f"has offsets that do not rise from 0 to its number of rows: {group}.offsets."
+                )
         self._image_id = array("q", view["view.image_id"].astype("q").tobytes())
         self._view = array("q", view["view.index"].astype("q").tobytes())
-        self._offsets = array("q", offsets.astype("q").tobytes())
         self._crc32 = view["view.pixels_crc32"]
         sizes = [view[f"view.{name}"] for name in ("source_hw", "resized_hw", "padded_hw")]
         self._geometry = np.concatenate([*sizes, view["view.flip"][:, None]], axis=1)
@@ -80,10 +88,11 @@ class Shard:
         """Return the checksum of the pixels that the teacher saw."""
         return int(self._crc32[position])
 
-    def span(self, position: int) -> Span:
-        """Return the rows of the view at a position."""
-        start = self._offsets[position]
-        return Span(start, self._offsets[position + 1] - start)
+    def span(self, position: int, group: str) -> Span:
+        """Return the rows that the view at a position has in a group."""
+        offsets = self._offsets[group]
+        start = offsets[position]
+        return Span(start, offsets[position + 1] - start)
 
     def read_rows(self, handle: int, column: Column, span: Span, into: memoryview) -> None:
         """Fill `into` with a column of some rows; `handle` is this shard's file."""
@@ -126,9 +135,13 @@ class Shard:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
         starts = {}
-        counts = {MAIN_OFFSETS: receipt.views + 1}
-        counts |= dict.fromkeys(VIEW_COLUMNS, receipt.views)
-        counts |= dict.fromkeys(plan.row_columns, receipt.rows.main)
+        rows = receipt.rows.by_group
+        counts = dict.fromkeys(VIEW_COLUMNS, receipt.views)
+        for group in plan.groups:
+            if group.name not in rows:
+                raise self.corrupt(f"has a receipt that does not count the rows of {group.name}.")
+            counts[group.offsets] = receipt.views + 1
+            counts |= dict.fromkeys(group.columns, rows[group.name])
         for column, count in counts.items():
             entry = header.get(column.name, {})
             expected = [column.dtype, [count, *column.shape]]
@@ -142,3 +155,8 @@ class Shard:
         file.seek(self._starts[column.name])
         content = file.read(count * column.entry_bytes)
         return np.frombuffer(content, column.numpy).reshape(count, *column.shape)
+
+
+def _rises(offsets: Sequence[int], rows: int) -> bool:
+    steps = np.diff(np.asarray(offsets))
+    return offsets[0] == 0 and offsets[-1] == rows and bool((steps >= 0).all())

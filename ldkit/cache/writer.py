@@ -13,7 +13,8 @@ from safetensors.numpy import save
 from ldkit.cache.compare import require_same_plan
 from ldkit.cache.content import ViewRows, columns_of, locations_of, name_of
 from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_receipts
-from ldkit.cache.format import Manifest, Plan, Receipt, RowCounts, keys_digest
+from ldkit.cache.format import Plan, keys_digest
+from ldkit.cache.receipts import Manifest, Receipt, RowCounts
 from ldkit.errors import StorageError
 from ldkit.files import canonical_json, write_bytes
 from ldkit.structures import ViewKey
@@ -55,14 +56,17 @@ def write_shard(folder: Path, number: int, content: Sequence[ViewRows], plan: Pl
     keys_digest([rows.key for rows in content])  # refuses keys that are out of order
     identity = {"plan": plan.digest, "shard": number, "version": plan.version}
     # A single metadata key: the order of several changes from one process to the next.
-    written = save(columns_of(content, plan), metadata={"ldkit-cache": canonical_json(identity)})
+    columns = columns_of(content, plan)
+    written = save(columns, metadata={"ldkit-cache": canonical_json(identity)})
     receipt = Receipt(
         plan=plan.digest,
         shard=number,
         bytes=len(written),
         sha256=hashlib.sha256(written).hexdigest(),
         views=len(content),
-        rows=RowCounts(main=sum(len(rows.location) for rows in content)),
+        rows=RowCounts(
+            **{group.name: int(columns[group.offsets.name][-1]) for group in plan.groups}
+        ),
         locations=sum(
             locations_of(rows.view.padded_hw, plan.axes.strides, name_of(rows.key))
             for rows in content
@@ -103,7 +107,7 @@ def seal(folder: Path, plan: Plan, keys: Sequence[ViewKey]) -> Manifest:
         receipts=receipts,
         bytes=sum(receipt.bytes for receipt in receipts),
         views=sum(receipt.views for receipt in receipts),
-        rows=RowCounts(main=sum(receipt.rows.main for receipt in receipts)),
+        rows=RowCounts.sum(receipt.rows for receipt in receipts),
     )
     for stale in (*folder.glob(".*.tmp"), *files.shards.glob(".*.tmp")):
         _remove(stale)

@@ -7,6 +7,8 @@ view, ragged) is built in a temporary folder. All arms read the same random batc
 the three columns of each view into one buffer and does nothing else; `lookup` is what a training
 step calls, so it also finds, compares and checks views and gives float32 tensors on the batch's
 canvas; with `lookup, padded` the canvas is larger than the views, so every location is moved.
+With `--vlr ROWS` the cache holds so many VLR rows of a view too: these arms leave them alone,
+`lookup, VLR too` and `lookup, VLR too, padded` read them.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from ldkit.cache.content import ViewRows
 from ldkit.cache.folder import CacheFolder
@@ -26,11 +29,13 @@ from ldkit.cache.format import (
     Build,
     Columns,
     Coverage,
-    MainColumns,
     MainRegion,
     Plan,
+    RowColumns,
     Source,
     Sources,
+    VlrRegion,
+    Wanted,
 )
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.shard import Shard
@@ -63,8 +68,9 @@ def main() -> None:
     options = _options()
     with TemporaryDirectory() as folder:
         keys = [ViewKey(image, view) for image in range(options.views // 2) for view in (0, 1)]
-        _build(Path(folder), keys, options.rows)
-        reader = CacheReader.open_(Path(folder))
+        _build(Path(folder), keys, options.rows, options.vlr)
+        main_only = Wanted(Coverage(main=MainRegion(topk=9)), frozenset())
+        reader = CacheReader.open_(Path(folder), main_only)
         dice = random.Random(1)
         chosen = [dice.sample(keys, options.batch) for _ in range(options.reads)]
         arms = _arms(reader, chosen)
@@ -89,6 +95,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--views", type=int, default=8000)
     parser.add_argument("--rows", type=int, default=76, help="mean rows of a view")
+    parser.add_argument("--vlr", type=int, default=0, help="mean VLR rows of a view; 0: none")
     parser.add_argument("--batch", type=int, default=6, help="views of one lookup")
     parser.add_argument("--reads", type=int, default=400, help="lookups in a round")
     parser.add_argument("--rounds", type=int, default=30)
@@ -98,20 +105,25 @@ def _options() -> argparse.Namespace:
 def _arms(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> dict[str, Arm]:
     own = [_batch(keys, CANVAS) for keys in chosen]
     padded = [_batch(keys, (CANVAS[0] + 32, CANVAS[1] + 32)) for keys in chosen]
-
-    def lookups(batches: Sequence[Batch]) -> Arm:
-        def run(_: int) -> None:
-            for batch in batches:
-                reader.lookup(batch)
-
-        return run
-
-    return {
-        "lookup": lookups(own),
-        "lookup (A/A)": lookups(own),
-        "lookup, padded": lookups(padded),
+    arms = {
+        "lookup": _lookups(reader, own),
+        "lookup (A/A)": _lookups(reader, own),
+        "lookup, padded": _lookups(reader, padded),
         "rows": _rows_alone(reader, chosen),
     }
+    if reader.plan.coverage.vlr is not None:
+        both = CacheReader.open_(reader.path)
+        arms["lookup, VLR too"] = _lookups(both, own)
+        arms["lookup, VLR too, padded"] = _lookups(both, padded)
+    return arms
+
+
+def _lookups(reader: CacheReader, batches: Sequence[Batch]) -> Arm:
+    def run(_: int) -> None:
+        for batch in batches:
+            reader.lookup(batch)
+
+    return run
 
 
 def _rows_alone(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> Arm:
@@ -119,7 +131,7 @@ def _rows_alone(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> Arm
     shards = [Shard(folder, receipt, plan) for receipt in reader.manifest.receipts]
     handles = [os.open(shard.path, os.O_RDONLY) for shard in shards]
     buffer = memoryview(bytearray(4_000_000))
-    views, columns = plan.build.views_per_shard, plan.row_columns
+    views, main = plan.build.views_per_shard, plan.groups[0]
 
     def run(_: int) -> None:
         for keys in chosen:
@@ -128,8 +140,8 @@ def _rows_alone(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> Arm
                 shard, handle = shards[number], handles[number]
                 position = shard.find(key)
                 assert position is not None
-                span = shard.span(position)
-                for column in columns:
+                span = shard.span(position, main.name)
+                for column in main.columns:
                     into = buffer[: span.length * column.entry_bytes]
                     shard.read_rows(handle, column, span, into)
 
@@ -148,38 +160,40 @@ def _batch(keys: Sequence[ViewKey], canvas: Size) -> Batch:
     )
 
 
-def _build(folder: Path, keys: Sequence[ViewKey], rows: int) -> None:
+def _build(folder: Path, keys: Sequence[ViewKey], rows: int, vlr_rows: int) -> None:
     source = Source.of({"made up by": "cache_read.py"})
+    main, columns = MainRegion(topk=9), RowColumns(bbox_logits="fp16", cls_logits=None)
+    vlr = VlrRegion(topk=9, overlap="diou", floor=0.25) if vlr_rows else None
     plan = Plan.of(
         sources=Sources(weights=source, model=source, data=source, views=source, render=source),
         axes=AXES,
-        coverage=Coverage(main=MainRegion(topk=9)),
-        columns=Columns(main=MainColumns(bbox_logits="fp16", cls_logits=None)),
+        coverage=Coverage(main=main, vlr=vlr),
+        columns=Columns(main=columns, vlr=columns if vlr else None),
         build=Build(batch_size=4, pad_multiple_px=32, views_per_shard=4000),
         keys=keys,
     )
     begin(folder, plan)
     generator = torch.Generator().manual_seed(0)
     for number in range(plan.shards):
-        content = [_rows(key, rows, generator) for key in plan.keys_of(number, keys)]
+        content = []
+        for key in plan.keys_of(number, keys):
+            columns_of_view = _rows("main", rows, generator)
+            if vlr_rows:
+                columns_of_view |= _rows("vlr", vlr_rows, generator)
+            content.append(ViewRows(key, VIEW, 0, columns_of_view))
         write_shard(folder, number, content, plan)
     seal(folder, plan, keys)
 
 
-def _rows(key: ViewKey, mean: int, generator: torch.Generator) -> ViewRows:
-    """Return a view of `mean` rows on average, with a long tail as in COCO."""
+def _rows(group: str, mean: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return the rows of a view, `mean` on average, with a long tail as in COCO."""
     drawn = torch.empty(1).exponential_(1 / mean, generator=generator)
     count = int(drawn.clamp(1, 5 * mean))
-    location = torch.randperm(LOCATIONS, generator=generator)[:count].sort().values
-    return ViewRows(
-        key=key,
-        view=VIEW,
-        pixels_crc32=0,
-        location=location,
-        gt_index=torch.randint(BOXES, (count,), generator=generator),
-        bbox_logits=torch.randn(count, 4, AXES.num_bins, generator=generator),
-        cls_logits=None,
-    )
+    return {
+        f"{group}.location": torch.randperm(LOCATIONS, generator=generator)[:count].sort().values,
+        f"{group}.gt_index": torch.randint(BOXES, (count,), generator=generator),
+        f"{group}.bbox_logits": torch.randn(count, 4, AXES.num_bins, generator=generator),
+    }
 
 
 if __name__ == "__main__":

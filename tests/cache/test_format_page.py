@@ -8,7 +8,7 @@ import pytest
 
 from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS
 from ldkit.cache.folder import CacheFolder
-from ldkit.cache.format import Manifest, Receipt
+from ldkit.cache.receipts import Manifest, Receipt
 from tests.cache.synthetic import build, make_keys, make_plan, make_rows, make_view
 
 PAGE = Path(__file__).parents[2] / "docs" / "cache-format.md"
