@@ -3,13 +3,22 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from ldkit.objectives.gfl import GflSettings, GflValues, gfl_terms, gfl_values
-from ldkit.objectives.normalizers import Totals, totals
+from ldkit.objectives.gfl import GflSettings, gfl_terms, gfl_values
+from ldkit.objectives.normalizers import totals
+from ldkit.objectives.student import Student
 from ldkit.ops.anchors import anchors, valid_locations
 from ldkit.ops.regions import assign_atss, main_rows
-from ldkit.structures import Grid, GroundTruth, LossTerms, Predictions, Rows, TeacherRows
+from ldkit.ops.vlr import Overlap, vlr_rows
+from ldkit.structures import (
+    Grid,
+    GroundTruth,
+    LossTerms,
+    Predictions,
+    RegionRows,
+    Rows,
+    TeacherRows,
+)
 from tests.ops.published import CPU
 
 GRID = Grid(strides=(8, 16), anchor_scale=4.0, bin_width=0.5)
@@ -61,18 +70,31 @@ def rows_of(truth: GroundTruth) -> Rows:
     return main_rows(assign_atss(anchors(CANVAS, GRID, CPU), valid, truth, topk=9))
 
 
-def values_of(one: Scene, rows: Rows) -> tuple[GflValues, Totals]:
+def student_of(one: Scene, rows: Rows) -> Student:
     images = len(one.truth.labels)
     valid = valid_locations(CANVAS, torch.tensor([CANVAS] * images), GRID)
     places = anchors(CANVAS, GRID, CPU)
     values = gfl_values(one.student, places, valid, one.truth, rows, SETTINGS.beta)
-    return values, totals(rows, values.weight, images)
+    sums = totals(rows, values.weight, images)
+    return Student(one.student, places, valid, one.truth, values, sums)
 
 
 def terms_of(one: Scene, settings: GflSettings = SETTINGS) -> LossTerms:
-    return gfl_terms(*values_of(one, rows_of(one.truth)), settings)
+    student = student_of(one, rows_of(one.truth))
+    return gfl_terms(student.values, student.totals, settings)
+
+
+def vlr_of(truth: GroundTruth, overlap: Overlap = "diou", floor: float = 0.25) -> Rows:
+    valid = valid_locations(CANVAS, torch.tensor([CANVAS] * len(truth.labels)), GRID)
+    places = anchors(CANVAS, GRID, CPU)
+    return vlr_rows(places, valid, truth, topk=9, overlap=overlap, floor=floor)
+
+
+def region_rows(teacher: Predictions, rows: Rows) -> RegionRows:
+    bbox_P4K = teacher.bbox_logits[rows.image, rows.location].detach()
+    return RegionRows(rows, bbox_P4K, teacher.cls_logits[rows.image, rows.location].detach())
 
 
 def teacher_rows(one: Scene, rows: Rows) -> TeacherRows:
-    logits: Tensor = one.teacher.bbox_logits[rows.image, rows.location]
-    return TeacherRows(rows, logits.detach(), None)
+    """Return what the teacher says at these main rows, and at the VLR."""
+    return TeacherRows(region_rows(one.teacher, rows), region_rows(one.teacher, vlr_of(one.truth)))
