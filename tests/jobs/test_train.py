@@ -6,20 +6,25 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from ldkit.errors import DataError
 from ldkit.jobs import train_teacher
 from ldkit.jobs.progress import Message, Note, Progress
+from ldkit.jobs.train import Material, Task
+from ldkit.jobs.train import train as train_with
 from ldkit.models.checkpoint_file import read_model
+from ldkit.models.gfl import Detector
 from ldkit.recipe.load import dump_recipe
 from ldkit.recipe.schema import Recipe
-from ldkit.training.events import Evaluated, Finished, Saved, Started, Step
+from ldkit.structures import Batch, LossTerms, Predictions
+from ldkit.training.events import Contributions, Evaluated, Finished, Saved, Started, Step
 from ldkit.training.journal import read_journal
 from tests.jobs.conftest import World
 from tests.jobs.tiny import (
@@ -278,3 +283,56 @@ def test_the_same_recipe_trains_the_same_weights_whatever_was_random_before(
     torch.rand(7)
     finish(train(short(world), tmp_path))
     assert_equal_runs(tmp_path, whole)
+
+
+@pytest.mark.contract
+def test_the_model_is_asked_as_the_caller_says(world: World, tmp_path: Path) -> None:
+    recipe = teacher_recipe(world.data, "schedule.max_steps=2")
+    plain = train_teacher.objective(recipe)
+    asked: list[Tensor] = []
+
+    def forward(model: Detector, images: Tensor) -> Predictions:
+        predictions: Predictions = model(images)
+        return predictions._replace(bare_cls_logits=predictions.cls_logits * 2)
+
+    def objective(predictions: Predictions, batch: Batch, step: int) -> LossTerms:
+        assert predictions.bare_cls_logits is not None
+        asked.append(predictions.bare_cls_logits)
+        return plain(predictions, batch, step)
+
+    task = Task(recipe, tmp_path / "run", torch.device("cpu"))
+    finish(train_with(task, Material.of(recipe), objective, forward=forward))
+    assert len(asked) == 2
+
+
+def is_measured(message: Message) -> bool:
+    return isinstance(message, Contributions)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("is_last", [is_measured, at_step(3), at_step(4)])
+def test_contributions_are_told_once_wherever_a_run_is_closed(
+    world: World, tmp_path: Path, is_last: Callable[[Message], bool]
+) -> None:
+    plain = teacher_recipe(world.data, "train.log_terms_every_steps=null")
+    recipe = teacher_recipe(world.data, "train.log_terms_every_steps=3")
+
+    assert not any(map(is_measured, told(train(plain, tmp_path / "plain"))))
+    finish(train(recipe, tmp_path / "whole"))
+    stopped = train(recipe, tmp_path / "stopped")
+    until(stopped, is_last)
+    stopped.close()
+    done = [step for step, _ in steps(tmp_path / "stopped")]
+    assert last_checkpoint(tmp_path / "stopped") == f"step_{done[-1]:07d}"
+    finish(train(recipe, tmp_path / "stopped"))
+    for run in (tmp_path / "whole", tmp_path / "stopped"):
+        assert weights(run) == weights(tmp_path / "plain")
+        assert steps(run) == steps(tmp_path / "plain")
+        assert order(run) == [*range(1, 3), -3, *range(3, 6), -6, *range(6, 9)]
+
+
+def order(run: Path) -> list[int]:
+    """The steps as the journal tells them; contributions are negative."""
+    events = list(read_journal(run / "metrics.jsonl"))
+    told = [event for event in events if isinstance(event, Contributions | Step)]
+    return [event.step if isinstance(event, Step) else -event.step for event in told]
