@@ -124,9 +124,60 @@ def test_schema_explains_a_section() -> None:
     lines = run("schema", "objective.localization").splitlines()
     assert lines[0] == "objective.localization"
     assert lines[3] == "objective.localization.main (null by default)"
-    rows = [line.split() for line in lines[5:]]
-    assert [row[0] for row in rows] == ["weight", "temperature", "normalizer"]
+    rows = [line.split() for line in lines[5:10]]
+    keys = ["weight", "temperature", "normalizer", "warmup_steps", "stop_step"]
+    assert [row[0] for row in rows] == keys
     assert rows[0][1:4] == ["number", ">=", "0"]
+    assert lines[10:12] == ["", "objective.localization.vlr (null by default)"]
+
+
+@pytest.mark.contract
+def test_every_section_of_the_objective_and_the_cache_is_explained() -> None:
+    headings = {line.partition(" (")[0] for line in run("schema").splitlines()}
+    regions = {f"cache.{name}" for name in ("main", "vlr", "imitation", "score", "cross")}
+    terms = {"localization.main", "localization.vlr", "classification_kd.main", "imitation"}
+    terms |= {"classification_kd.vlr", "score.classification", "cross.box", "vlr"}
+    assert regions | {f"objective.{term}" for term in terms} <= headings
+    kinds = [line for line in run("schema", "objective.classification_kd.main").splitlines() if
+             line.startswith("objective")]  # fmt: skip
+    assert kinds == [
+        "objective.classification_kd.main (kind: softmax, null by default)",
+        "objective.classification_kd.main (kind: binary, null by default)",
+    ]
+
+
+@pytest.mark.contract
+def test_show_tells_where_the_terms_of_the_whole_method_come_from() -> None:
+    lines = run("show", "coco/full_r18_r101").splitlines()
+    start = lines.index("  localization:")
+    rows = [line.split("#") for line in lines[start:] if "#" in line]
+    shown = [(key.strip(), origin.strip().partition(":")[0]) for key, origin in rows]
+    assert shown[:5] == [
+        ("weight: 0.25", "ld_r18_r101.yaml"),
+        ("temperature: 10.0", "ld_r18_r101.yaml"),
+        ("normalizer: paper", "ld_r18_r101.yaml"),
+        ("warmup_steps: 0", "default"),
+        ("stop_step: null", "default"),
+    ]
+    assert shown[5:8] == [
+        ("weight: 0.25", "full_r18_r101.yaml"),
+        ("temperature: 10.0", "full_r18_r101.yaml"),
+        ("normalizer: paper", "full_r18_r101.yaml"),
+    ]
+    assert shown[10] == ("kind: softmax", "full_r18_r101.yaml")
+
+
+@pytest.mark.contract
+def test_diff_shows_what_the_whole_method_adds() -> None:
+    told = json.loads(run("diff", "coco/ld_r50_r101", "coco/full_r50_r101", "--json"))
+    assert told["objective.localization.vlr.weight"] == [None, 0.25]
+    assert told["objective.classification_kd.main.kind"] == [None, "softmax"]
+    assert told["cache.vlr.bbox_logits"] == [None, "fp16"]
+    sections = {key.rpartition(".")[0] for key in told}
+    assert sections == {
+        *("", "cache", "cache.vlr", "objective.localization.vlr"),
+        *("objective.classification_kd.main", "expect"),
+    }
 
 
 @pytest.mark.contract

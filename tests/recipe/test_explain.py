@@ -187,6 +187,13 @@ def test_a_wrong_override_is_told_in_words(
         ("cache.score.cls_logits=null", "cache.score.cls_logits = null",
          "Must be fp32 or fp16."),
         ("cache.cros.after=3", "cache.cros", "Unknown key. Did you mean `cross`?"),
+        ("student.head.kind=gflv", "student.head.kind = gflv",
+         "Unknown kind. Known kinds: gfl, gflv2. Did you mean `gflv2`?"),
+        ("student.head={kind: gflv2, topc: 4}", "student.head.topc",
+         "Unknown key. Did you mean `topk`?"),
+        ("student.head.quality_channels=8", "student.head.quality_channels",
+         ("Not a key of this kind. Known here: convs, norm_groups, reg_max, bin_width, "
+          "anchor_scale, kind.")),
         ("objective.cross={after: 5, box: {weight: 4}}", "objective.cross.after = 5",
          "Must be at most student.head.convs = 4."),
     ],

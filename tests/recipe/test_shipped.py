@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from ldkit.errors import RecipeError
-from ldkit.recipe.detector import Deform, Fpn, Head, TimmBackbone
+from ldkit.recipe.detector import Deform, Fpn, Head, QualityHead, TimmBackbone
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.objective import Localization, LocalizationTerm
 from ldkit.recipe.schema import Milestones, Sgd, Views
@@ -44,6 +44,7 @@ def test_the_issue_s_recipes_are_shipped_and_bases_are_not_recipes() -> None:
     themselves = {"self_ld_r18", "self_ld_r50", "self_ld_x101dcn"}
     whole = {"full_r18_r101", "full_r34_r101", "full_r50_r101"}
     others = {"ld_r50_r101dcn", "chain_r18_r50", "bckd_r18_r101", "crosskd_r18_r101"}
+    others |= {"gflv2_r50", "gflv2_r101", "ldv2_r50_r101"}
     wanted = {f"coco/{name}" for name in alone | taught | themselves | whole | others}
     shapes = ("teacher", "student", "middle", "ld", "full", "self_ld", "chain")
     wanted |= {f"shapes/{name}" for name in shapes} | {"own/teacher", "own/ld", "own/full"}
@@ -123,6 +124,9 @@ PUBLISHED = {
     "full_r18_r101": Published("resnet18", None, 12, 6, (37.5, None, None)),
     "full_r34_r101": Published("resnet34", None, 12, 6, (41.0, None, None)),
     "full_r50_r101": Published("resnet50", None, 12, 6, (42.1, 60.3, 45.6)),
+    "gflv2_r50": Published("resnet50", None, 12, 6, (41.1, None, None)),
+    "gflv2_r101": Published("resnet101", None, 24, 6, None),
+    "ldv2_r50_r101": Published("resnet50", None, 12, 6, None),
     "bckd_r18_r101": Published("resnet18", None, 12, 6, None),
     "crosskd_r18_r101": Published("resnet18", None, 12, 6, None),
     "self_ld_r18": Published("resnet18", None, 12, 6, (36.1, 52.9, 38.5)),
@@ -139,7 +143,8 @@ def test_every_row_has_the_published_numbers(name: str) -> None:
     assert backbone == TimmBackbone(
         name=row.backbone, deform=None if row.deform is None else Deform(stages=row.deform)
     )
-    assert (recipe.detector.fpn, recipe.detector.head) == (Fpn(), Head())
+    head = QualityHead(kind="gflv2") if "v2_" in name else Head()
+    assert (recipe.detector.fpn, recipe.detector.head) == (Fpn(), head)
     long = row.epochs == 24
     assert recipe.schedule == Milestones(
         kind="milestones", epochs=row.epochs, milestones=(16, 22) if long else (8, 11)
@@ -184,6 +189,20 @@ def test_the_whole_method_adds_ld_on_the_vlr_and_class_kd(student: str) -> None:
     }
     same = ("seed", "data", "views", "teacher", "student", "optim", "schedule", "train", "eval")
     assert {key: whole[key] for key in same} == {key: alone[key] for key in same}
+
+
+@pytest.mark.golden
+def test_gflv2_s_student_and_teacher_have_the_terms_of_the_whole_method() -> None:
+    """Source: public GFLv2 configuration of the LD code, without its imitation."""
+    second = load_recipe("coco/ldv2_r50_r101").recipe
+    assert second.teacher is not None
+    assert second.teacher.recipe is not None
+    teacher = load_recipe(second.teacher.recipe).recipe.model
+    assert second.student is not None
+    assert teacher is not None
+    assert teacher.head == second.student.head == QualityHead(kind="gflv2")
+    assert second.objective == load_recipe("coco/full_r50_r101").recipe.objective
+    assert load_recipe("coco/gflv2_r50").recipe.model == second.student
 
 
 @pytest.mark.golden

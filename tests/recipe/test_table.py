@@ -72,7 +72,12 @@ def test_the_rows_are_the_shipped_distillations_the_default_student_first() -> N
 def test_other_methods_and_chains_are_named_not_chosen() -> None:
     """A short name picks main LD: what it means stays when recipes are added."""
     named = {f"coco/{method}_r18_r101" for method in ("full", "bckd", "crosskd")}
-    named |= {"coco/full_r34_r101", "coco/full_r50_r101", "coco/chain_r18_r50"}
+    named |= {
+        "coco/full_r34_r101",
+        "coco/full_r50_r101",
+        "coco/chain_r18_r50",
+        "coco/ldv2_r50_r101",
+    }
     assert named <= set(shipped_recipes())
     assert not named & {row.recipe for row in rows()}
 
