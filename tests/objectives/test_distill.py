@@ -1,174 +1,218 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from ldkit.objectives.distill import MainLdSettings, ld_main
-from ldkit.objectives.gfl import gfl_values
-from ldkit.objectives.normalizers import PAPER_IMAGES, totals
-from ldkit.ops.anchors import anchors, unflatten, valid_locations
-from ldkit.ops.losses import localization_kl
-from ldkit.ops.regions import assign_atss, main_rows
-from ldkit.structures import GroundTruth, Predictions, Rows, TeacherRows
-from tests.objectives.scenes import Scene, part, rows_of, scene, teacher_rows, values_of
-from tests.ops.published import (
-    CPU,
-    GRID,
-    WAVE_HW,
-    case_names,
-    golden,
-    ground_truth,
-    wave_ground_truth,
-    wave_predictions,
+from ldkit.objectives.classification import KdSettings, kd_term
+from ldkit.objectives.cross import Crossing, CrossSettings, cross_terms
+from ldkit.objectives.distill import (
+    NO_BRIDGES,
+    Bridges,
+    DistillSettings,
+    at_factors,
+    distill_terms,
 )
-from tests.ops.strategies import LAW
+from ldkit.objectives.gfl import gfl_terms
+from ldkit.objectives.imitation import ImitationSettings, imitation_term
+from ldkit.objectives.localization import (
+    LdSettings,
+    VlrSettings,
+    counted_rows,
+    ld_main,
+    ld_vlr,
+    row_weights,
+)
+from ldkit.objectives.score import ScoreSettings, score_terms
+from ldkit.objectives.student import Student
+from ldkit.ops.features import cross_statistics
+from ldkit.ops.scores import score_rows
+from ldkit.structures import FeatureRows, GroundTruth, LossTerms, Predictions, TeacherRows
+from tests.objectives.scenes import (
+    BINS,
+    CLASSES,
+    SETTINGS,
+    rows_of,
+    scene,
+    student_of,
+    teacher_rows,
+)
 
-PAPER = MainLdSettings(weight=0.25, temperature=10.0, normalizer="paper")
-WEIGHTS = MainLdSettings(weight=1.0, temperature=2.0, normalizer="weights")
-both = pytest.mark.parametrize("settings", [PAPER, WEIGHTS], ids=["paper", "weights"])
+DEPTH = 4
+REGION = VlrSettings("iou", exclude_main=True)
+ALL = DistillSettings(
+    vlr=REGION,
+    ld_main=LdSettings(0.25, 10.0, "weights"),
+    ld_vlr=LdSettings(0.5, 2.0, "weights"),
+    kd_main=KdSettings("softmax", 10.0, 2.0, "mean", "paper"),
+    kd_vlr=KdSettings("binary", 1.0, 1.0, "sum", "rows"),
+    imitation=ImitationSettings("main", 2.0, "rows"),
+    score=ScoreSettings(cls_weight=1.0, box_weight=4.0),
+    cross=CrossSettings(cls_weight=1.0, box_weight=4.0),
+)
+NONE = DistillSettings(vlr=REGION)
+NAMES = LossTerms._fields[3:]
 
 
-def ld_of(one: Scene, settings: MainLdSettings) -> Tensor:
+def head_rest(crossing: Crossing) -> Predictions:
+    """Return the first channels of a head's features as its logits."""
+    cls, bbox = (
+        torch.cat([towers[tower].flatten(2).transpose(1, 2) for towers in crossing], dim=1)
+        for tower in (0, 1)
+    )
+    return Predictions(
+        cls[..., :1].expand(-1, -1, CLASSES),
+        bbox[..., None, :1] * torch.arange(float(BINS)).expand(1, 1, 4, BINS),
+    )
+
+
+BRIDGES = Bridges(project=None, head_rest=head_rest)
+
+
+def maps(seed: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(2, DEPTH, side, side, generator=generator).requires_grad_() for side in (8, 4)
+    )
+
+
+def crossing(seed: int) -> Crossing:
+    return tuple(zip(maps(seed), maps(seed + 1), strict=True))
+
+
+def everything() -> tuple[Student, TeacherRows, LossTerms]:
+    """Return a student and a teacher that speak of everything, and the terms of GFL."""
+    one = scene((3, 2), seed=1)
+    said = one.student._replace(maps=maps(1), crossing=crossing(2))
     rows = rows_of(one.truth)
-    values, sums = values_of(one, rows)
-    return ld_main(values, teacher_rows(one, rows), sums, settings)
+    student = student_of(one._replace(student=said), rows)
+    features = torch.randn(len(rows.image), DEPTH, generator=torch.Generator().manual_seed(4))
+    statistics = cross_statistics(crossing(5), None)
+    teacher = teacher_rows(one, rows)._replace(
+        imitation=FeatureRows(rows.image, rows.location, features),
+        score=score_rows(one.teacher, student.valid, 0.3),
+        cross=type(statistics)(*(column.detach() for column in statistics)),
+    )
+    return student, teacher, gfl_terms(student.values, student.totals, SETTINGS)
+
+
+def of(settings: DistillSettings, factors: dict[str, float] | None = None) -> LossTerms:
+    student, teacher, plain = everything()
+    return distill_terms(plain, student, teacher, settings, factors or {}, BRIDGES)
 
 
 @pytest.mark.law
-@both
-def test_a_student_like_its_teacher_learns_nothing(settings: MainLdSettings) -> None:
-    one = scene((3, 2))
-    same = one._replace(teacher=one.student)
-    term = ld_of(same, settings)
-    (gradient,) = torch.autograd.grad(term, one.student.bbox_logits)
-    assert abs(term) < 1e-4
-    assert gradient.abs().max() < 1e-5
+def test_without_settings_only_the_terms_of_gfl_are_left() -> None:
+    student, teacher, plain = everything()
+    terms = distill_terms(plain, student, teacher, NONE, {})
+    assert terms == plain
+    assert list(terms.values()) == ["cls", "box", "dfl"]
 
 
 @pytest.mark.law
-@both
-def test_a_batch_without_boxes_is_finite_and_teaches_nothing(settings: MainLdSettings) -> None:
-    one = scene((1, 1))
-    empty = one._replace(truth=GroundTruth(one.truth.boxes, torch.full((2, 1), -1)))
-    term = ld_of(empty, settings)
-    (gradient,) = torch.autograd.grad(term, one.student.bbox_logits)
-    assert term == 0
-    assert not gradient.any()
+def test_each_term_is_that_of_its_own_function() -> None:
+    student, teacher, _ = everything()
+    vlr, score = teacher.vlr, teacher.score
+    assert vlr is not None
+    assert score is not None
+    weight = row_weights(student, vlr.rows, REGION)
+    counted = counted_rows(student, vlr.rows, REGION)
+    assert ALL.ld_main is not None
+    assert ALL.ld_vlr is not None
+    assert ALL.kd_main is not None
+    assert ALL.kd_vlr is not None
+    assert ALL.imitation is not None
+    assert ALL.score is not None
+    assert ALL.cross is not None
+    every = torch.ones(len(teacher.main.rows.image))
+    expected = [
+        ld_main(student, teacher.main, ALL.ld_main),
+        ld_vlr(student, vlr, weight, ALL.ld_vlr),
+        kd_term(student, teacher.main, every, ALL.kd_main),
+        kd_term(student, vlr, counted, ALL.kd_vlr),
+        imitation_term(student, teacher, ALL.imitation, None),
+        *score_terms(student, score, ALL.score),
+        *cross_terms(student, teacher, head_rest, ALL.cross),
+    ]
+    found = of(ALL)
+    for name, value in zip(NAMES, expected, strict=True):
+        assert value is not None
+        assert value > 0, name
+        assert_close(getattr(found, name), value)
 
 
 @pytest.mark.law
-@LAW
-@given(seed=st.integers(0, 99), settings=st.sampled_from([PAPER, WEIGHTS]))
-def test_a_batch_twice_over_weighs_as_once(seed: int, settings: MainLdSettings) -> None:
-    one = scene((2, 0, 3), seed)
-    twice = part(one, [0, 1, 2, 0, 1, 2])
-    assert_close(ld_of(one, settings), ld_of(twice, settings), atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_factor_scales_its_term_and_no_other(name: str) -> None:
+    whole, scaled = of(ALL), of(ALL, {name: 0.25})
+    for other in LossTerms._fields:
+        factor = 0.25 if other == name else 1.0
+        assert_close(getattr(scaled, other), factor * getattr(whole, other))
 
 
 @pytest.mark.law
-def test_only_the_paper_weighs_images_with_many_rows_more() -> None:
-    one = scene((2, 0))
-    full = part(one, [0])
-    assert_close(ld_of(one, PAPER), ld_of(full, PAPER) / 2)
-    assert_close(ld_of(one, WEIGHTS), ld_of(full, WEIGHTS))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_factor_of_zero_switches_its_term_off(name: str) -> None:
+    terms = of(ALL, {name: 0.0})
+    assert [other for other in LossTerms._fields if getattr(terms, other) is None] == [name]
 
 
 @pytest.mark.law
-def test_divided_by_weights_it_is_the_weighted_mean_of_the_rows() -> None:
-    one = scene((3, 2))
-    rows = rows_of(one.truth)
-    values, sums = values_of(one, rows)
-    teacher = teacher_rows(one, rows)
-    kl_P4 = localization_kl(values.bbox_logits, teacher.bbox_logits, temperature=2.0)
-    mean = (values.weight @ kl_P4.mean(dim=1)) / values.weight.sum()
-    assert_close(ld_main(values, teacher, sums, WEIGHTS), mean)
+def test_nothing_of_a_term_is_computed_while_it_is_off() -> None:
+    student, teacher, plain = everything()
+    silent = TeacherRows(teacher.main)
+    off = dict.fromkeys(NAMES, 0.0) | {"ld_main": 1.0}
+    terms = distill_terms(plain, student, silent, ALL, off)
+    assert list(terms.values()) == ["cls", "box", "dfl", "ld_main"]
+    assert at_factors(ALL, dict.fromkeys(NAMES, 0.0)) == NONE
 
 
 @pytest.mark.law
-@LAW
-@given(seed=st.integers(0, 99))
-def test_half_precision_rows_change_little(seed: int) -> None:
-    one = scene((2, 2), seed)
-    rows = rows_of(one.truth)
-    values, sums = values_of(one, rows)
-    teacher = teacher_rows(one, rows)
-    half = teacher._replace(bbox_logits=teacher.bbox_logits.half())
-    whole, rounded = (ld_main(values, rows_, sums, PAPER) for rows_ in (teacher, half))
-    assert_close(rounded, whole, atol=0, rtol=2e-3)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_term_teaches_the_student(name: str) -> None:
+    student, teacher, plain = everything()
+    off = dict.fromkeys(set(NAMES) - {name}, 0.0)
+    term = getattr(distill_terms(plain, student, teacher, ALL, off, BRIDGES), name)
+    said = student.predictions
+    inputs = [said.cls_logits, said.bbox_logits, *said.maps]
+    inputs += [tower for towers in said.crossing for tower in towers]
+    gradients = torch.autograd.grad(term, inputs, allow_unused=True)
+    assert any(gradient is not None and gradient.any() for gradient in gradients)
 
 
 @pytest.mark.law
-def test_rows_of_another_batch_are_refused() -> None:
-    one = scene((2,))
-    values, sums = values_of(one, rows_of(one.truth))
-    with pytest.raises(ValueError, match="other rows"):
-        ld_main(values, teacher_rows(one, rows_of(one.truth)), sums, PAPER)
+def test_a_batch_without_boxes_is_finite() -> None:
+    student, teacher, plain = everything()
+    one = scene((3, 2), seed=1)
+    empty = one._replace(truth=GroundTruth(one.truth.boxes, torch.full((2, 3), -1)))
+    rows = rows_of(empty.truth)
+    student = student_of(empty._replace(student=student.predictions), rows)
+    nothing = FeatureRows(rows.image, rows.location, torch.zeros(0, DEPTH))
+    few = teacher_rows(empty, rows)._replace(
+        imitation=nothing, score=teacher.score, cross=teacher.cross
+    )
+    terms = distill_terms(plain, student, few, ALL, {}, BRIDGES)
+    for name in ("ld_main", "ld_vlr", "kd_main", "kd_vlr", "imitation"):
+        assert getattr(terms, name) == 0, name
+        assert getattr(terms, name).requires_grad
+    assert terms.total.isfinite()
 
 
 @pytest.mark.law
-def test_another_number_of_bins_is_refused() -> None:
-    one = scene((2,))
-    rows = rows_of(one.truth)
-    values, sums = values_of(one, rows)
-    teacher = TeacherRows(rows, torch.zeros(len(rows.image), 4, 17), None)
-    with pytest.raises(ValueError, match=r"4, 9\).*4, 17\)"):
-        ld_main(values, teacher, sums, PAPER)
-
-
-def term_of_rows(
-    student: Predictions,
-    teacher_P4K: Tensor,
-    truth: GroundTruth,
-    rows: Rows,
-    canvas: tuple[int, int],
-) -> Tensor:
-    """Return the published term: `paper` as if the batch were the reference batch."""
-    images = len(truth.labels)
-    places = anchors(canvas, GRID, CPU)
-    valid = torch.ones(images, len(places.unit), dtype=torch.bool)
-    values = gfl_values(student, places, valid, truth, rows, beta=2.0)
-    sums = totals(rows, values.weight, images)
-    term = ld_main(values, TeacherRows(rows, teacher_P4K, None), sums, PAPER)
-    return term * images / PAPER_IMAGES
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize("case", case_names("ops_ld"))
-def test_the_term_and_its_gradient_equal_the_published_ones(case: str) -> None:
-    tensors, whole = golden("ops_ld")
-    facts, canvas = whole["cases"][case], tuple(whole["canvas_hw"])
-    images = len(facts["padded_hw"])
-    places = anchors(canvas, GRID, CPU)
-    valid = valid_locations(canvas, torch.tensor(facts["padded_hw"]), GRID)
-    truth = ground_truth(tensors, case, images)
-    rows = main_rows(assign_atss(places, valid, truth, topk=9))
-    assert torch.stack([rows.image, rows.location], dim=1).equal(tensors[f"{case}.rows"].long())
-
-    bbox_logits = torch.zeros(images, len(places.unit), 4, 17)
-    bbox_logits[rows.image, rows.location] = tensors[f"{case}.reg"].unflatten(-1, (4, 17))
-    student = Predictions(tensors[f"{case}.cls"], bbox_logits.requires_grad_())
-    teacher_P4K = tensors[f"{case}.t_reg"].unflatten(-1, (4, 17))
-    term = term_of_rows(student, teacher_P4K, truth, rows, canvas)
-    assert_close(term, torch.tensor(sum(facts["losses"]["loss_ld"])), rtol=1e-5, atol=1e-7)
-    (gradient,) = torch.autograd.grad(term, bbox_logits)
-    ours = gradient[rows.image, rows.location].flatten(1)
-    assert_close(ours, tensors[f"{case}.grad.loss_ld"], rtol=1e-4, atol=1e-6)
-    assert_close(gradient.abs().sum(), ours.abs().sum())
-
-
-@pytest.mark.golden
-def test_the_term_of_the_waves_equals_the_published_one() -> None:
-    truth = wave_ground_truth()
-    valid = valid_locations(WAVE_HW, torch.tensor([WAVE_HW, WAVE_HW]), GRID)
-    rows = main_rows(assign_atss(anchors(WAVE_HW, GRID, CPU), valid, truth, topk=9))
-    level_P = unflatten(rows.location, WAVE_HW, GRID.strides).level
-    teacher_P4K = wave_predictions(0.9).bbox_logits[rows.image, rows.location]
-    for level, expected in enumerate([0.021916, 0.016221, 0.017218]):
-        chosen = level_P == level
-        some = Rows(*(column[chosen] for column in rows))
-        term = term_of_rows(wave_predictions(0.0), teacher_P4K[chosen], truth, some, WAVE_HW)
-        assert_close(term, torch.tensor(expected), rtol=3e-5, atol=0)
-    whole = term_of_rows(wave_predictions(0.0), teacher_P4K, truth, rows, WAVE_HW)
-    assert_close(whole, torch.tensor(0.055355), rtol=1e-5, atol=0)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (replace(NONE, ld_vlr=ALL.ld_vlr), "no rows of the VLR"),
+        (replace(NONE, kd_vlr=ALL.kd_vlr), "no rows of the VLR"),
+        (replace(NONE, imitation=ALL.imitation), "no features to imitate"),
+        (replace(NONE, score=ALL.score), "no rows of the locations it scores"),
+        (replace(NONE, cross=ALL.cross), "the rest of the teacher's head is missing"),
+    ],
+)
+def test_a_teacher_that_lacks_what_a_term_reads_is_refused(
+    settings: DistillSettings, message: str
+) -> None:
+    student, teacher, plain = everything()
+    with pytest.raises(ValueError, match=message):
+        distill_terms(plain, student, TeacherRows(teacher.main), settings, {}, NO_BRIDGES)

@@ -5,9 +5,20 @@ import torch
 from torch import distributed, multiprocessing
 from torch.testing import assert_close
 
-from ldkit.objectives.distill import MainLdSettings, ld_main
+from ldkit.objectives.classification import KdSettings
+from ldkit.objectives.distill import DistillSettings, distill_terms
 from ldkit.objectives.gfl import gfl_terms
-from ldkit.objectives.normalizers import ld_paper, ld_weights, totals, weight_sum
+from ldkit.objectives.localization import LdSettings, VlrSettings
+from ldkit.objectives.normalizers import (
+    kd_paper,
+    kd_rows,
+    ld_paper,
+    ld_weights,
+    mean_over_ranks,
+    paper_levels,
+    totals,
+    weight_sum,
+)
 from ldkit.structures import Rows
 from tests.objectives.scenes import (
     SETTINGS,
@@ -15,8 +26,8 @@ from tests.objectives.scenes import (
     part,
     rows_of,
     scene,
+    student_of,
     teacher_rows,
-    values_of,
 )
 
 
@@ -50,18 +61,53 @@ def test_no_weights_give_no_division_by_zero() -> None:
     assert ld_weights(torch.tensor(0.3)) == torch.tensor(0.3)
 
 
-LD = [
-    MainLdSettings(weight=0.25, temperature=10.0, normalizer="paper"),
-    MainLdSettings(weight=1.0, temperature=2.0, normalizer="weights"),
+@pytest.mark.law
+def test_published_levels_are_averaged_over_runs_of_three_images() -> None:
+    image, level = torch.tensor([0, 2, 2, 3, 4]), torch.tensor([0, 0, 1, 1, 1])
+    places = paper_levels(image, level, images=5, levels=2)
+    assert (places.group.tolist(), places.groups, places.gpus) == ([0, 0, 1, 3, 3], 4, 2)
+    value = torch.tensor([1.0, 3.0, 10.0, 100.0, 300.0])
+    assert kd_paper(value, torch.ones(5), places) == (2 + 10 + 200) / 2
+    left_out = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0])
+    assert kd_paper(value * left_out, left_out, places) == (2 + 10 + 100) / 2
+
+
+@pytest.mark.law
+def test_no_rows_give_no_division_by_zero() -> None:
+    assert kd_rows(torch.zeros(0)) > 0
+    assert kd_rows(torch.ones(7)) == 7
+
+
+@pytest.mark.law
+def test_one_rank_is_its_own_mean() -> None:
+    sums = torch.tensor([2.0, 3.0])
+    assert mean_over_ranks(sums) is sums
+
+
+REGION = VlrSettings("iou", exclude_main=True)
+ALL = [
+    DistillSettings(
+        REGION,
+        ld_main=LdSettings(0.25, 10.0, "paper"),
+        ld_vlr=LdSettings(0.25, 10.0, "paper"),
+    ),
+    DistillSettings(
+        REGION,
+        ld_main=LdSettings(1.0, 2.0, "weights"),
+        ld_vlr=LdSettings(1.0, 2.0, "weights"),
+        kd_main=KdSettings("softmax", 1.0, 2.0, "sum", "rows"),
+        kd_vlr=KdSettings("binary", 1.0, 2.0, "sum", "rows"),
+    ),
 ]
 
 
 def all_terms(one: Scene) -> torch.Tensor:
     rows = rows_of(one.truth)
-    values, sums = values_of(one, rows)
-    terms = gfl_terms(values, sums, SETTINGS)
-    distilled = [ld_main(values, teacher_rows(one, rows), sums, settings) for settings in LD]
-    return torch.stack([terms.cls, terms.box, terms.dfl, *distilled])
+    student = student_of(one, rows)
+    teacher = teacher_rows(one, rows)
+    plain = gfl_terms(student.values, student.totals, SETTINGS)
+    found = [distill_terms(plain, student, teacher, settings, {}) for settings in ALL]
+    return torch.stack([term for terms in found for term in terms if term is not None])
 
 
 def as_one_of_two_ranks(rank: int, folder: str) -> None:
