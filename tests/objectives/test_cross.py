@@ -30,6 +30,8 @@ from tests.ops.strategies import LAW
 
 BOTH = CrossSettings(cls_weight=1.0, box_weight=4.0)
 WIDTH = 8
+OWN = (CANVAS, (24, 32))
+"""Two images of one batch; the second fills only a part of the canvas."""
 seeds = st.integers(0, 99)
 afters = st.integers(1, 3)
 
@@ -141,13 +143,13 @@ def test_crossed_predictions_equal_to_the_teacher_s_get_no_gradient(seed: int) -
 @LAW
 @given(seed=seeds, floor=st.sampled_from([0.0, 0.2, 0.5]))
 def test_terms_are_their_sums_over_crossed_predictions(seed: int, floor: float) -> None:
-    head, valid = head_of(seed), everywhere(2)
+    head, valid = head_of(seed), valid_locations(CANVAS, torch.tensor(OWN), GRID)
     own, other = spoken(head_of(seed + 1), seed, 2), spoken(head, seed, 2)
     teacher = rows_of(other, floor, valid)
     assert teacher.score is not None
     assert teacher.cross is not None
     rest = partial(head.from_crossing, after=2)
-    cls, box = cross_terms(student_of(own), teacher, rest, BOTH)
+    cls, box = cross_terms(student_of(own, OWN), teacher, rest, BOTH)
     crossed = rest(align(own.crossing, valid, teacher.cross))
     value = score_values(crossed.cls_logits, valid, teacher.score)
     assert_close(cls, value.sum() / POSITIVES)
@@ -194,7 +196,7 @@ def test_only_the_student_s_features_learn() -> None:
 def test_statistics_leave_out_the_padding_of_the_batch() -> None:
     head = head_of(3)
     own = spoken(head, 3, 1)
-    valid = valid_locations(CANVAS, torch.tensor([CANVAS, (24, 32)]), GRID)
+    valid = valid_locations(CANVAS, torch.tensor(OWN), GRID)
     statistics = cross_statistics(own.crossing, valid)
     noisy = [(cls.clone(), box.clone()) for cls, box in own.crossing]
     noisy[0][0][1, :, 3:] = 50.0

@@ -102,9 +102,9 @@ def test_the_padding_is_never_chosen_and_an_empty_canvas_gives_nothing() -> None
 
 
 @pytest.mark.law
-def test_there_are_at_most_ten_of_each_level() -> None:
+def test_there_are_ten_of_each_level_even_of_empty_boxes() -> None:
     student, teacher = heads(3, 2)
-    tight = teacher._replace(bbox_logits=10.0 * torch.eye(9)[0].expand(3, COUNT, 4, 9))
+    tight = teacher._replace(bbox_logits=1e3 * torch.eye(9)[0].expand(3, COUNT, 4, 9))
     same = student._replace(bbox_logits=tight.bbox_logits)
     _, location = general_instances(same, dense(tight, everywhere(3)), PLACES, 3)
     fine = PLACES.level_counts[0]
