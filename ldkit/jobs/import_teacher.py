@@ -29,6 +29,7 @@ from ldkit.recipe.schema import Recipe
 from ldkit.recipe.table import short_name
 
 NEAREST = "r101"
+_KINDS = ("timm", "small", "gfl", "gflv2")  # stand in places of pydantic, and in no recipe
 _ZOO_NAME = re.compile(r"[-_]([0-9a-f]{8})\.pth$")
 
 
@@ -38,8 +39,9 @@ def run(
     """Yield notes; return what was imported. The model file is written last.
 
     Args:
-        path: A GFL or LD checkpoint of mmdetection.
-        out: The model file; without it, the short name of the architecture, such as r101.pt.
+        path: A GFL, GFLv2 or LD checkpoint of mmdetection.
+        out: The model file; without it, the short name of the architecture, such as r101.pt, or
+            r101_gflv2.pt.
         classes: Names separated by commas, or a text file with one name a line; without it those
             of the checkpoint, or COCO's.
 
@@ -65,7 +67,7 @@ def run(
         classes=names,
         origin=_origin(published, recipe),
     )
-    target = out or Path(f"{short}.pt")
+    target = out or Path(f"{short}.pt" if section.head.kind == "gfl" else f"{short}_gflv2.pt")
     if _is_there(target, file):
         yield Note(f"{target} holds this model already; nothing was written.")
     else:
@@ -96,13 +98,13 @@ def _section(published: Published) -> Detector:
     document = {
         "backbone": backbone | ({"deform": deform} if deform else {}),
         "fpn": {"channels": found.channels, "levels": found.levels},
-        "head": {"convs": found.convs, "reg_max": found.reg_max},
+        "head": {"convs": found.convs, "reg_max": found.reg_max} | _quality(found),
     }
     try:
         return Detector.model_validate(document)
     except ValidationError as error:
         problems = [
-            f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            f"  {'.'.join(str(k) for k in problem['loc'] if k not in _KINDS)}: {problem['msg']}"
             for problem in error.errors()
         ]
         raise CheckpointError(
@@ -110,6 +112,14 @@ def _section(published: Published) -> Detector:
             where=str(published.path),
             hint=READS,
         ) from error
+
+
+def _quality(found: Architecture) -> dict[str, Any]:
+    """Return what a GFLv2 head has beside a GFL head, as keys of a recipe."""
+    if found.quality is None:
+        return {}
+    quality = found.quality
+    return {"kind": "gflv2", "topk": quality.topk, "quality_channels": quality.channels}
 
 
 def _recipe(section: Detector, short: str, classes: tuple[str, ...]) -> tuple[Recipe, str]:
@@ -122,7 +132,8 @@ def _recipe(section: Detector, short: str, classes: tuple[str, ...]) -> tuple[Re
     own = f"{folder}/gfl_{short}"
     source = own if own in shipped_recipes() else f"{folder}/gfl_{NEAREST}"
     loaded = load_recipe(source).recipe
-    name = loaded.name if source == own else f"gfl_{short}"
+    kind = section.head.kind
+    name = loaded.name if source == own and kind == "gfl" else f"{kind}_{short}"
     return loaded.model_copy(update={"name": name, "model": section, "expect": None}), source
 
 
@@ -146,7 +157,7 @@ def _is_there(target: Path, file: ModelFile) -> bool:
         there = read_model(target)
     except CheckpointError:
         there = None
-    if there is not None and _identity(there) == _identity(file):
+    if there is not None and _identity(there, target) == _identity(file, target):
         return True
     raise UsageError(
         "holds something else already, and is not replaced.",
@@ -155,14 +166,18 @@ def _is_there(target: Path, file: ModelFile) -> bool:
     )
 
 
-def _identity(file: ModelFile) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-    return file.fingerprint, file.classes, file.detector
+def _identity(file: ModelFile, path: Path) -> tuple[str, tuple[str, ...], Detector | None]:
+    """Return what makes a model file; its detector is None where this version does not know it."""
+    try:
+        section = assemble.detector_section(file, path)
+    except CheckpointError:
+        section = None
+    return file.fingerprint, file.classes, section
 
 
 def _facts(published: Published, file: ModelFile, target: Path, source: str) -> Facts:
     found, meta = published.architecture, published.meta
     told = ", ".join(f"{key} {value}" for key, value in meta.facts.items())
-    strides = [2**level for level in found.levels]
     numbers = sum(weights.numel() for weights in published.weights.values())
     path, sha256 = str(published.path), published.sha256
     return {
@@ -178,18 +193,33 @@ def _facts(published: Published, file: ModelFile, target: Path, source: str) -> 
         ),
         "head": Fact(
             f"{found.convs} + {found.convs} convolutions, {found.reg_max + 1} bins "
-            f"(reg_max {found.reg_max})",
+            f"(reg_max {found.reg_max}){_weighed(found)}",
             file.detector["head"],
         ),
         "classes": Fact(f"{found.num_classes} ({listing(file.classes)})", list(file.classes)),
         "tensors": Fact(
             f"{len(published.weights):,} ({numbers:,} numbers)", len(published.weights)
         ),
-        "assumed": f"strides {strides[0]} to {strides[-1]}, anchors of 8 strides, GroupNorm of "
-        "32 groups",
+        "assumed": _assumed(found),
         "recipe": source,
         "model": str(target),
     }
+
+
+def _weighed(found: Architecture) -> str:
+    if found.quality is None:
+        return ""
+    quality = found.quality
+    return (
+        f", scores weighed by the {quality.topk} largest probabilities of each edge (GFLv2, "
+        f"{quality.channels} channels)"
+    )
+
+
+def _assumed(found: Architecture) -> str:
+    first, last = 2 ** found.levels[0], 2 ** found.levels[-1]
+    text = f"strides {first} to {last}, anchors of 8 strides, GroupNorm of 32 groups"
+    return text if found.quality is None else f"{text}, a mean beside the largest probabilities"
 
 
 def _deformable(found: Architecture) -> str:

@@ -1,4 +1,4 @@
-"""Published GFL and LD checkpoints of the mmdetection family, as weights of our own detector.
+"""Published GFL, GFLv2 and LD checkpoints of the mmdetection family, as weights of our detector.
 
 A checkpoint is a dict with `state_dict` and `meta`, and in files from the middle of a training
 also the optimizer, schedulers, averages and histories, which are left alone. What is taken from it
@@ -19,8 +19,9 @@ from ldkit.models.checkpoint_file import listed, misfits
 from ldkit.models.foreign_file import ForeignFile, is_tensor, read_foreign_file
 from ldkit.models.inert_pickle import Record
 from ldkit.models.mmdet_families import READS, refuse_other_families
-from ldkit.models.mmdet_meta import Meta, read_meta
+from ldkit.models.mmdet_meta import Meta, named_classes, read_meta
 from ldkit.models.mmdet_shapes import Architecture, read_architecture
+from ldkit.models.mmdet_spare_class import without_spare_class
 
 _WANTED = "a checkpoint of the mmdetection family"
 _COUNTER = "num_batches_tracked"  # of a BatchNorm; nothing reads it
@@ -41,6 +42,7 @@ _RENAMES = (
     (re.compile(r"^head\.bbox_tower\.(\d+)\.norm\."), r"bbox_head.reg_convs.\1.gn."),
     (re.compile(r"^head\.cls_logits\."), r"bbox_head.gfl_cls."),
     (re.compile(r"^head\.bbox_logits\."), r"bbox_head.gfl_reg."),
+    (re.compile(r"^head\.quality\.layers\.(\d+)\."), r"bbox_head.reg_conf.\1."),
     (re.compile(r"^head\.scales\.(\d+)$"), r"bbox_head.scales.\1.scale"),
 )
 _EXTRA = re.compile(r"^fpn\.extra\.(\d+)\.")
@@ -62,7 +64,7 @@ class Published:
 
 
 def read_published(path: Path) -> Published:
-    """Return a published GFL checkpoint; nothing in the file is run.
+    """Return a published GFL or GFLv2 checkpoint; nothing in the file is run.
 
     Raises:
         CheckpointError: The file is missing, damaged, of another program or another detector; or
@@ -76,7 +78,10 @@ def read_published(path: Path) -> Published:
     weights = {name: _as_float(tensor) for name, tensor in _loaded(file, records).items()}
     projection = [weights.pop(name) for name in list(weights) if _PROJECTION.match(name)]
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    architecture = read_architecture(shapes, where)
+    weights, architecture, note = without_spare_class(
+        weights, read_architecture(shapes, where), named_classes(file.content), where
+    )
+    notes += [note] if note else []
     _check_bins(projection, architecture.reg_max + 1, where)
     _check_numbers(weights, where)
     meta = read_meta(file.content, architecture.num_classes, where)

@@ -1,13 +1,15 @@
-"""Which detector a checkpoint holds, by the names of its tensors; and a refusal of all but GFL."""
+"""Which detector a checkpoint holds, by the names of its tensors; and a refusal of all but GFL.
+
+GFLv2 has the names of GFL and a few more.
+"""
 
 import re
 from collections.abc import Iterable
 
 from ldkit.errors import CheckpointError
 
-READS = "`ldkit teacher import` reads GFL and LD checkpoints of mmdetection (2.x and 3.x)."
+READS = "`ldkit teacher import` reads GFL, GFLv2 and LD checkpoints of mmdetection (2.x and 3.x)."
 _EXPECTED = "bbox_head.gfl_cls.weight"
-_QUALITY = "bbox_head.reg_conf."
 
 # Names that give a family away, the more particular ones first.
 _FAMILIES = (
@@ -31,17 +33,9 @@ def refuse_other_families(names: Iterable[str], where: str) -> None:
     """Check by its names that a state is that of a GFL detector.
 
     Raises:
-        CheckpointError: It is another detector, or GFLv2; the message says what was seen.
+        CheckpointError: It is another detector; the message says what was seen.
     """
     known = list(names)
-    quality = next((name for name in known if name.startswith(_QUALITY)), None)
-    if quality is not None:
-        raise CheckpointError(
-            f"is a GFLv2 detector: it has {quality}, by which the score of a box depends on its "
-            "distribution. ldkit has no such head yet, and without that part the scores are wrong.",
-            where=where,
-            hint="Take a GFL (v1) or LD checkpoint, such as gfl_r101_fpn_mstrain_2x_coco.",
-        )
     if _EXPECTED in known:
         return
     for pattern, family in _FAMILIES:

@@ -35,38 +35,52 @@ class Meta:
     facts: dict[str, str | int]
 
 
+def named_classes(content: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return the classes that the file names, of whatever number; none where it names none."""
+    named = [
+        _names(source.get(key))
+        for source in (_meta(content), _dataset_meta(content))
+        for key in ("CLASSES", "classes")
+        if key in source
+    ]
+    return next((names for names in named if names), ())
+
+
 def read_meta(content: Mapping[Any, Any], num_classes: int, where: str) -> Meta:
     """Return what the file says of itself, for a head of so many classes.
 
     Raises:
-        CheckpointError: The head has a row more than there are classes (GFLv2), or the file's
-            configuration prepares images in another way than ldkit does.
+        CheckpointError: The head has a row more than there are classes, or the file's
+            configuration prepares images, or reads distributions, in another way than ldkit does.
     """
-    found = content.get("meta")
-    meta: Mapping[Any, Any] = found if isinstance(found, dict) else {}
-    dataset = meta.get("dataset_meta")
-    inner: Mapping[Any, Any] = dataset if isinstance(dataset, dict) else {}
-    named = [
-        _names(source.get(key))
-        for source in (meta, inner)
-        for key in ("CLASSES", "classes")
-        if key in source
-    ]
-    classes = next((names for names in named if names), ())
+    meta, classes = _meta(content), named_classes(content)
     if len(classes) + 1 == num_classes and len(classes) > 1:
         raise CheckpointError(
             f"has {num_classes} rows of classes for its {len(classes)} classes: a head without a "
-            "sigmoid, as GFLv2 has it.",
+            "sigmoid, as GFLv2 has it, but without the quality of GFLv2.",
             where=where,
-            hint="Take a GFL (v1) or LD checkpoint; those have one row for each class.",
+            hint="Take a checkpoint of GFL, GFLv2 or LD as it was published.",
         )
     for key in ("config", "cfg"):
         if isinstance(meta.get(key), str):
             _refuse_other_input(meta[key], where)
+            _refuse_other_quality(meta[key], where)
     facts = {key: meta[key] for key in _FACTS if isinstance(meta.get(key), str | int)}
-    is_newer = bool(inner) or "mmengine_version" in meta or "message_hub" in content
+    is_newer = (
+        bool(_dataset_meta(content)) or "mmengine_version" in meta or "message_hub" in content
+    )
     form = "3.x" if is_newer else "2.x" if meta else "bare"
     return Meta(form, classes if len(classes) == num_classes else (), facts)
+
+
+def _meta(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    found = content.get("meta")
+    return found if isinstance(found, dict) else {}
+
+
+def _dataset_meta(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    found = _meta(content).get("dataset_meta")
+    return found if isinstance(found, dict) else {}
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -93,6 +107,17 @@ def _refuse_other_input(text: str, where: str) -> None:
             f"was trained for other images or another ResNet than ldkit's: {'; '.join(problems)}.",
             where=where,
             hint="Its weights would load and give nonsense. Take a checkpoint in pytorch style.",
+        )
+
+
+def _refuse_other_quality(text: str, where: str) -> None:
+    """Check that a GFLv2 head reads the mean beside the largest values: shapes do not tell."""
+    if re.search(r"\badd_mean=False", text):
+        raise CheckpointError(
+            "has a GFLv2 head that does not read the mean of the largest probabilities "
+            "(add_mean=False); ldkit's does.",
+            where=where,
+            hint="Take a checkpoint of GFLv2 as it was published.",
         )
 
 

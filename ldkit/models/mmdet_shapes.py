@@ -1,14 +1,16 @@
-"""The architecture of a published GFL detector, read off the shapes of its weights.
+"""The architecture of a published GFL or GFLv2 detector, read off the shapes of its weights.
 
 Shapes do not tell everything. Assumed as published, and said so: strides of 8 to 128 pixels for
-the levels 3 to 7, anchors of 8 strides, 32 groups in the GroupNorm of the head, and ResNets in
-"pytorch" style (the stride in the 3x3 convolution).
-Source: the shapes of mmdetection's GFL checkpoints.
+the levels 3 to 7, anchors of 8 strides, 32 groups in the GroupNorm of the head, ResNets in
+"pytorch" style (the stride in the 3x3 convolution), and that the quality of GFLv2 reads the mean
+of the largest probabilities beside them.
+Source: the shapes of mmdetection's GFL checkpoints, and those of the GFLv2 repository.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from ldkit.errors import CheckpointError
 
@@ -16,6 +18,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 STAGES = (1, 2, 3, 4)
 _CLS, _BBOX = "bbox_head.gfl_cls.weight", "bbox_head.gfl_reg.weight"
+_QUALITY = "bbox_head.reg_conf."
 _PLAIN: dict[tuple[int, tuple[int, ...]], str] = {
     (2, (2, 2, 2, 2)): "resnet18",
     (2, (3, 4, 6, 3)): "resnet34",
@@ -28,11 +31,20 @@ _VERSIONS = {18: 1, 27: 2}  # two offsets for each of nine taps; version 2 adds 
 
 
 @dataclass(frozen=True, slots=True)
+class Quality:
+    """What weighs the scores of a GFLv2 head: how much of each edge it reads, and its channels."""
+
+    topk: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """What the shapes say. `backbone` is timm's name; `deform_stages` count from stride 4.
 
     `deform_version` is 1 or 2 where `deform_stages` has any, else 0. `levels` are those of the
-    pyramid, the first ones from the backbone.
+    pyramid, the first ones from the backbone. `num_classes` are the rows of the class branch,
+    which in published GFLv2 are one more than the classes. `quality` is None in GFL.
     """
 
     backbone: str
@@ -43,6 +55,12 @@ class Architecture:
     convs: int
     reg_max: int
     num_classes: int
+    quality: Quality | None = None
+
+    @property
+    def head(self) -> Literal["gfl", "gflv2"]:
+        """Return the kind of head."""
+        return "gfl" if self.quality is None else "gflv2"
 
 
 def read_architecture(shapes: Shapes, where: str) -> Architecture:
@@ -69,6 +87,7 @@ def read_architecture(shapes: Shapes, where: str) -> Architecture:
         convs=_count(shapes, r"bbox_head\.reg_convs\.(\d+)\."),
         reg_max=rows // 4 - 1,
         num_classes=shape.of(_CLS)[0],
+        quality=_quality(shape),
     )
 
 
@@ -146,3 +165,16 @@ def _deformable(shape: _Reader) -> tuple[tuple[int, ...], int]:
             "(version 2) are expected"
         )
     return stages, _VERSIONS[rows[0]]
+
+
+def _quality(shape: _Reader) -> Quality | None:
+    """Return the quality of a GFLv2 head: it takes the largest values of four edges and a mean."""
+    if not any(name.startswith(_QUALITY) for name in shape.shapes):
+        return None
+    first = f"{_QUALITY}0.weight"
+    channels, taken = shape.of(first)[:2]
+    if taken % 4 or taken < 8:
+        raise shape.refusal(
+            f"{first} takes {taken} values, but as many of each of four edges are expected"
+        )
+    return Quality(topk=taken // 4 - 1, channels=channels)

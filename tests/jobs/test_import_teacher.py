@@ -1,6 +1,7 @@
 """From a published checkpoint to a model file: names of classes, recipe, lineage, refusals."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from ldkit.jobs import assemble, class_names, import_teacher
 from ldkit.jobs.facts import Fact, as_json
 from ldkit.jobs.progress import Note
 from ldkit.jobs.targets import target
-from ldkit.models.checkpoint_file import read_model
+from ldkit.models.checkpoint_file import read_model, write_model
 from ldkit.models.coco_classes import COCO_CLASSES
+from ldkit.models.deform import Deform
 from ldkit.models.gfl import Detector
 from ldkit.models.import_mmdet import Published
 from ldkit.models.mmdet_meta import Meta
 from ldkit.models.mmdet_shapes import Architecture
+from ldkit.recipe.detector import QualityHead
 from ldkit.recipe.load import load_recipe
 from tests.jobs.tiny import finish, told
 from tests.models.mmdet_files import (
@@ -29,6 +32,7 @@ from tests.models.mmdet_files import (
     save,
     small_detector,
 )
+from tests.models.published import fill
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,73 @@ def test_what_was_read_off_the_shapes_is_shown(file: Path, tmp_path: Path) -> No
         "reg_max": 8,
         "bin_width": 1.0,
         "anchor_scale": 8.0,
+        "kind": "gfl",
     }
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("backbone", "deform"), [("resnet18", None), ("resnet50", Deform((2, 3, 4), 1))]
+)
+def test_a_gflv2_is_imported_with_its_head_and_without_its_spare_class(
+    backbone: str, deform: Deform | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = small_detector(backbone, deform, has_quality=True).eval()
+    fill(source)
+    path = save(older_file(published_state(source)), tmp_path / "x.pth")
+    facts = finish(import_teacher.run(path))
+    path.unlink()
+    short = "r18" if deform is None else "r50dcn"
+    made, contents = assemble.trained_detector(Path(f"{short}_gflv2.pt"))
+    image = torch.randn(1, 3, 128, 160)
+    with torch.no_grad():
+        found, expected = made(image), source(image)
+    assert torch.equal(found.cls_logits, expected.cls_logits)
+    assert torch.equal(found.class_logits, expected.class_logits)
+    assert torch.equal(found.bbox_logits, expected.bbox_logits)
+    assert contents.classes == CLASSES
+    recipe = target(Path(f"{short}_gflv2.pt"), []).recipe
+    assert recipe.name == f"gflv2_{short}"
+    assert recipe.detector.head == QualityHead(
+        kind="gflv2", convs=2, reg_max=8, topk=4, quality_channels=16
+    )
+    shown = facts["head"]
+    assert isinstance(shown, Fact)
+    assert shown.text == (
+        "2 + 2 convolutions, 9 bins (reg_max 8), scores weighed by the 4 largest probabilities "
+        "of each edge (GFLv2, 16 channels)"
+    )
+    assumed = facts["assumed"]
+    assert isinstance(assumed, str)
+    assert assumed.endswith(", a mean beside the largest probabilities")
+
+
+@pytest.mark.contract
+def test_the_class_row_that_is_left_out_is_told(tmp_path: Path) -> None:
+    state = published_state(small_detector(has_quality=True))
+    path = save(older_file(state), tmp_path / "x.pth")
+    notes = told(import_teacher.run(path, tmp_path / "r18.pt"))
+    assert notes == [
+        Note(
+            "Left out: the last of 4 class rows, which GFLv2 heads have beyond their 3 classes "
+            "and never use."
+        )
+    ]
+
+
+@pytest.mark.contract
+def test_a_model_file_from_before_heads_had_kinds_is_the_same_model(
+    file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r18.pt"
+    finish(import_teacher.run(file, out))
+    contents = read_model(out)
+    head = {key: value for key, value in contents.detector["head"].items() if key != "kind"}
+    write_model(out, replace(contents, detector=contents.detector | {"head": head}))
+    assert assemble.trained_detector(out)[0].head.quality is None
+    notes = told(import_teacher.run(file, out))
+    assert notes == [Note(f"{out} holds this model already; nothing was written.")]
 
 
 @pytest.mark.contract

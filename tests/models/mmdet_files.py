@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ldkit.models.backbone import timm_backbone
+from ldkit.models.deform import Deform
 from ldkit.models.fpn import Fpn
 from ldkit.models.gfl import Detector, GflHead
-from tests.models.published import GRID, LEVELS, published_name
+from ldkit.models.quality import EdgeQuality
+from tests.models.published import GRID, LEVELS, published_name, rule
 
 CONFIG = """model = dict(
     type='GFL',
@@ -27,15 +29,25 @@ img_norm_cfg = dict(
 CLASSES = ("cat", "dog", "rabbit")
 
 
-def small_detector() -> Detector:
-    """A GFL detector on an R-18, as small as its backbone lets it be."""
-    net = timm_backbone("resnet18", LEVELS, False, frozen_stages=1, frozen_batchnorm=True)
-    return Detector(net, Fpn(net.channels, 32, LEVELS), GflHead(32, 3, 2, 32, 8, GRID))
+def small_detector(
+    backbone: str = "resnet18", deform: Deform | None = None, *, has_quality: bool = False
+) -> Detector:
+    """A GFL or GFLv2 detector, as small as its backbone lets it be."""
+    net = timm_backbone(backbone, LEVELS, False, 1, True, deform)
+    quality = EdgeQuality(topk=4, channels=16) if has_quality else None
+    return Detector(net, Fpn(net.channels, 32, LEVELS), GflHead(32, 3, 2, 32, 8, GRID, quality))
 
 
 def published_state(model: Detector) -> dict[str, Tensor]:
-    """Return the model's weights as a published checkpoint names them."""
+    """Return the model's weights as a published checkpoint names them.
+
+    With a quality there is a class row more than classes, as published.
+    """
     state = OrderedDict((published_name(k), v.clone()) for k, v in model.state_dict().items())
+    if model.head.quality is not None:
+        for name in ("bbox_head.gfl_cls.weight", "bbox_head.gfl_cls.bias"):
+            spare = rule(name, torch.Size((1, *state[name].shape[1:])))
+            state[name] = torch.cat([state[name], spare.to(state[name])])
     state["bbox_head.integral.project"] = torch.arange(float(model.num_bins))
     state._metadata = OrderedDict(version=1)  # type: ignore[attr-defined]  # as torch has it
     return state

@@ -12,6 +12,7 @@ from ldkit.models.backbone import timm_backbone
 from ldkit.models.deform import Deform
 from ldkit.models.fpn import Fpn
 from ldkit.models.gfl import Detector, GflHead
+from ldkit.models.quality import EdgeQuality
 from ldkit.structures import Grid
 
 LEVELS = (3, 4, 5, 6, 7)
@@ -29,6 +30,7 @@ RENAMES = (
     (r"^head\.bbox_tower\.(\d)\.norm\.", r"bbox_head.reg_convs.\1.gn."),
     (r"^head\.cls_logits\.", r"bbox_head.gfl_cls."),
     (r"^head\.bbox_logits\.", r"bbox_head.gfl_reg."),
+    (r"^head\.quality\.layers\.(\d)\.", r"bbox_head.reg_conf.\1."),
     (r"^head\.scales\.(\d)$", r"bbox_head.scales.\1.scale"),
 )
 
@@ -41,11 +43,14 @@ def published_name(name: str) -> str:
     return name
 
 
-def published_detector(backbone: str, deform: Deform | None = None) -> Detector:
-    """A GFL detector as published: COCO's 80 classes, 256 channels, 17 bins."""
+def published_detector(
+    backbone: str, deform: Deform | None = None, *, has_quality: bool = False
+) -> Detector:
+    """A GFL or GFLv2 detector as published: COCO's 80 classes, 256 channels, 17 bins."""
     net = timm_backbone(backbone, LEVELS, False, 1, True, deform)
     fpn = Fpn(net.channels, 256, LEVELS)
-    return Detector(net, fpn, GflHead(256, 80, 4, 32, 16, GRID))
+    quality = EdgeQuality(topk=4, channels=64) if has_quality else None
+    return Detector(net, fpn, GflHead(256, 80, 4, 32, 16, GRID, quality))
 
 
 def _draw(key: str, shape: torch.Size) -> np.ndarray:

@@ -205,6 +205,66 @@ def test_another_detector_is_refused_without_reading_its_weights(tmp_path: Path)
     assert "is not a GFL detector but RetinaNet" in refused(lambda: read_published(path)).message
 
 
+@pytest.fixture(scope="module")
+def weighing() -> Detector:
+    made = small_detector(has_quality=True).eval()
+    published.fill(made)
+    return made
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("form", [older_file, newer_file])
+def test_gflv2_gives_its_weights_without_the_spare_class(
+    form: Callable[..., object], weighing: Detector, tmp_path: Path
+) -> None:
+    state = published_state(weighing)
+    assert len(state["bbox_head.gfl_cls.weight"]) == len(CLASSES) + 1
+    found = read_published(save(form(state), tmp_path / "x.pth"))
+    assert_same_weights(found, weighing)
+    assert found.meta.classes == CLASSES
+    assert (found.architecture.head, found.architecture.num_classes) == ("gflv2", 3)
+    [note] = found.notes
+    assert note.startswith("Left out: the last of 4 class rows, which GFLv2 heads have beyond")
+
+
+def weighed_scores(state: State, cls: Tensor, bbox: Tensor) -> Tensor:
+    """Return the scores of one level, from what comes out of both towers, as published."""
+
+    def conv(name: str, feature: Tensor) -> Tensor:
+        weight, bias = state[f"bbox_head.{name}.weight"], state[f"bbox_head.{name}.bias"]
+        return torch.conv2d(feature, weight, bias, padding=weight.shape[-1] // 2)
+
+    logits = conv("gfl_reg", bbox) * state["bbox_head.scales.0.scale"]
+    edges = (
+        logits.unflatten(1, (4, -1)).softmax(dim=2).sort(dim=2, descending=True).values[:, :, :4]
+    )
+    statistics = torch.cat([edges, edges.sum(dim=2, keepdim=True) / 4], dim=2).flatten(1, 2)
+    quality = conv("reg_conf.2", conv("reg_conf.0", statistics).relu()).sigmoid()
+    return conv("gfl_cls", cls).sigmoid() * quality
+
+
+@pytest.mark.golden
+def test_the_scores_of_gflv2_are_those_of_the_published_formula(weighing: Detector) -> None:
+    head, state = weighing.head, published_state(weighing)
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 32, 8, 10), *(torch.randn(2, 32, 1, 1) for _ in range(4))]
+    with torch.no_grad():
+        expected = weighed_scores(state, head.cls_tower(maps[0]), head.bbox_tower(maps[0]))
+        found = head(maps).cls_logits[:, :80].sigmoid()
+    torch.testing.assert_close(found, expected[:, :3].flatten(2).mT, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.contract
+def test_a_gflv2_that_lacks_a_part_is_told(weighing: Detector, tmp_path: Path) -> None:
+    state = published_state(weighing)
+    del state["bbox_head.reg_conf.2.bias"]
+    state["bbox_head.gfl_cls.bias"] = torch.zeros(9)
+    found = read_published(save(older_file(state), tmp_path / "x.pth"))
+    message = refused(lambda: fitted(found, weighing)).message
+    assert "  missing     bbox_head.reg_conf.2.bias\n" in message
+    assert "  misshapen   bbox_head.gfl_cls.bias: (9,) in the file, (3,) here" in message
+
+
 @pytest.mark.contract
 def test_nothing_in_a_checkpoint_runs(model: Detector, state: State, tmp_path: Path) -> None:
     marker = tmp_path / "ran"

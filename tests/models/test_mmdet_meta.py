@@ -6,7 +6,7 @@ import pytest
 
 from ldkit.errors import CheckpointError
 from ldkit.models.inert_pickle import Record
-from ldkit.models.mmdet_meta import Meta, read_meta
+from ldkit.models.mmdet_meta import Meta, named_classes, read_meta
 from tests.models.mmdet_files import CLASSES, CONFIG, newer_file, older_file
 
 
@@ -80,7 +80,27 @@ def test_a_row_more_than_classes_is_refused() -> None:
     with pytest.raises(CheckpointError) as caught:
         meta(older_file({}), 4)
     assert caught.value.message == (
-        "has 4 rows of classes for its 3 classes: a head without a sigmoid, as GFLv2 has it."
+        "has 4 rows of classes for its 3 classes: a head without a sigmoid, as GFLv2 has it, but "
+        "without the quality of GFLv2."
+    )
+
+
+@pytest.mark.contract
+def test_classes_are_named_whatever_their_number() -> None:
+    assert named_classes(older_file({})) == named_classes(newer_file({})) == CLASSES
+    assert named_classes(older_file({}, "ship")) == ("ship",)
+    assert named_classes({"state_dict": {}}) == named_classes({"meta": None}) == ()
+
+
+@pytest.mark.contract
+def test_a_quality_without_the_mean_is_refused() -> None:
+    published = CONFIG.replace("GFLHead',", "GFocalHead', reg_topk=4, add_mean=True,")
+    content = older_file({})
+    content["meta"]["config"] = published
+    assert meta(content).classes == CLASSES
+    assert refusal(published.replace("add_mean=True", "add_mean=False")) == (
+        "has a GFLv2 head that does not read the mean of the largest probabilities "
+        "(add_mean=False); ldkit's does."
     )
 
 

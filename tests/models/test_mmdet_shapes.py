@@ -5,7 +5,7 @@ import torch
 
 from ldkit.errors import CheckpointError
 from ldkit.models.deform import Deform
-from ldkit.models.mmdet_shapes import Architecture, read_architecture
+from ldkit.models.mmdet_shapes import Architecture, Quality, read_architecture
 from tests.models.mmdet_files import published_state, small_detector
 from tests.models.published import published_detector
 
@@ -61,10 +61,26 @@ def test_a_published_network_is_read_off_its_shapes(network: str, deform: Deform
     )
 
 
+@pytest.mark.law
+@pytest.mark.parametrize(
+    ("name", "deform"), [("resnet50", None), ("resnet101", Deform((2, 3, 4), 1))]
+)
+def test_a_published_gflv2_is_read_off_its_shapes(name: str, deform: Deform | None) -> None:
+    with torch.device("meta"):
+        model = published_detector(name, deform, has_quality=True)
+        found = read_architecture(shapes_of(published_state(model)), "x.pth")
+    assert found.head == "gflv2"
+    assert found.quality == Quality(topk=4, channels=64)
+    assert found.num_classes == 81  # rows: the spare one counts until it is left out
+    assert (found.backbone, found.reg_max) == (name, 16)
+    assert found.deform_stages == (() if deform is None else deform.stages)
+
+
 @pytest.mark.contract
 def test_the_head_and_the_pyramid_are_read_off_their_shapes(small: Shapes) -> None:
     found = read_architecture(small, "x.pth")
-    assert found == Architecture("resnet18", (), 0, 32, (3, 4, 5, 6, 7), 2, 8, 3)
+    assert found == Architecture("resnet18", (), 0, 32, (3, 4, 5, 6, 7), 2, 8, 3, None)
+    assert found.head == "gfl"
     finer = small | {"neck.lateral_convs.0.conv.weight": (32, 64, 1, 1)}
     assert read_architecture(finer, "x.pth").levels == (2, 3, 4, 5, 6)
 
@@ -93,6 +109,15 @@ def test_the_head_and_the_pyramid_are_read_off_their_shapes(small: Shapes) -> No
             {"backbone.layer2.0.conv2.conv_offset.weight": (20, 128, 3, 3)},
             "its deformable convolutions have [20] rows of offsets; 18 (version 1) or 27 (version",
         ),
+        (
+            {"bbox_head.reg_conf.0.weight": (64, 18, 1, 1)},
+            "bbox_head.reg_conf.0.weight takes 18 values, but as many of each of four edges are",
+        ),
+        (
+            {"bbox_head.reg_conf.0.weight": (64, 4, 1, 1)},
+            "bbox_head.reg_conf.0.weight takes 4 values, but",
+        ),
+        ({"bbox_head.reg_conf.2.bias": (1,)}, "bbox_head.reg_conf.0.weight is missing."),
     ],
 )
 def test_shapes_of_no_known_network_are_told(
