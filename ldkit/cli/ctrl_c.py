@@ -30,6 +30,8 @@ STOPPED = {
 
 def stopped(arguments: list[str]) -> str:
     """Return what to say when Ctrl-C has ended the command with these arguments."""
+    if any(word.partition("=")[0] == "--ablate" for word in arguments):
+        return AGAIN
     words = [word for word in arguments if not word.startswith("-")]
     names = [" ".join(words[:count]) for count in (1, 2)]
     return next((STOPPED[name] for name in names if name in STOPPED), "Stopped.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ldkit.cli import console, progress
+from ldkit.cli import ablation, console, progress
 from ldkit.cli.options import (
     ARCHITECTURES,
     Device,
@@ -16,6 +16,7 @@ from ldkit.cli.options import (
     RecipeName,
     Resume,
 )
+from ldkit.errors import UsageError
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.table import Choice, Flags, short_name, student_recipe
 
@@ -44,22 +45,39 @@ def distill(
     overrides: Overrides = None,
     resume: Resume = False,
     device: Device = "auto",
+    ablate: ablation.Arms = None,
+    seeds: ablation.Seeds = 1,
+    at_once: ablation.AtOnce = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train a student from a sealed teacher cache.
 
     Without RECIPE, the paper's row for this teacher and --student.
+
+    --ablate compares: the student is trained without a teacher (plain) and once for each arm, on
+    one cache, with each of --seeds; then all are evaluated on val, and one table shows means,
+    standard errors and paired differences to plain. An arm is one of these:
+
+    * terms that stay on, joined by +, all others being null: main, vlr, kd, kd_vlr, imitation,
+      score_cls, score_box, score (both), cross_cls, cross_box, cross (both), all
+
+    * changes of the whole recipe under a name, NAME:KEY=VALUE;KEY=VALUE:
+      t2:objective.localization.main.temperature=2
+
+    * another recipe (shapes/ld, mine.yaml), on this data, teacher and cache
     """
+    _check_flags(ablate, seeds, at_once, out)
     flags: Flags = {}
     if teacher is not None:
         flags["teacher.checkpoint"] = ("--teacher", str(teacher))
     if cache is not None:
         flags["cache.path"] = ("--cache", str(cache))
     from ldkit.jobs import distill as job
+    from ldkit.jobs import open_cache
 
     if recipe is None and cache is None and not online:
-        cache = job.only_sealed_cache(Path("caches"))
+        cache = open_cache.only_sealed_cache(Path("caches"))
         console.say(f"Taking the cache {cache}, the only sealed one.")
         flags["cache.path"] = ("caches/", str(cache))
     if recipe is None:
@@ -69,6 +87,16 @@ def distill(
     document = load_recipe(chosen.name, overrides or [], chosen.flags | flags)
     run = Path("runs") / document.recipe.name
     source = job.Source.ONLINE if online else job.Source.CACHE
+    if ablate:
+        ablation.ablate(
+            document.recipe,
+            ablate,
+            overrides or [],
+            ablation.options(source, device, seeds, at_once),
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+        return
     options = job.Options(source=source, device=device, resume=resume, out=out)
     if dry_run:
         facts = job.outline(document.recipe, run, options)
@@ -78,13 +106,34 @@ def distill(
     console.show_facts({"run": str(run), "model": str(out or run / "model.pt")}, as_json=as_json)
 
 
+def _check_flags(
+    ablate: list[str] | None, seeds: int, at_once: int | None, out: Path | None
+) -> None:
+    """Refuse flags that mean nothing without, or beside, --ablate."""
+    if ablate is None:
+        lonely = "--seeds" if seeds != 1 else "--at-once" if at_once is not None else None
+        if lonely is not None:
+            raise UsageError(
+                "counts only with --ablate.",
+                where=lonely,
+                hint="Name the arms to compare, such as `--ablate main,all`, or train one student "
+                "by another seed with `--set seed=1`.",
+            )
+    elif out is not None:
+        raise UsageError(
+            "is one file, but --ablate trains several students.",
+            where=f"--out {out}",
+            hint="Leave it out: each run has its model.pt.",
+        )
+
+
 def _table_row(student: str | None, teacher: Path | None, cache: Path | None) -> Choice:
     """Return the row of the table for the teacher at hand: a file, a cache, or none."""
-    from ldkit.jobs import build_cache, distill
+    from ldkit.jobs import build_cache, open_cache
 
     known = None
     if cache is not None:
-        known = short_name(distill.backbone_of(cache))
+        known = short_name(open_cache.backbone_of(cache))
     elif teacher is not None:
         known = short_name(build_cache.backbone_of(teacher))
     chosen = student_recipe(None, student, known)

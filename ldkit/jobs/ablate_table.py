@@ -53,7 +53,7 @@ def outcome(name: str, runs: Sequence[Runs], seeds: Sequence[int]) -> Outcome:
         title=f"{name} on val, AP in percent ({counted})",
         columns=tuple(c for c, key in zip(COLUMNS, FIGURES, strict=True) if key in shown),
         rows=[[arm, *cells(found, "{:.1f}")] for arm, found in found_means.items()],
-        gaps=[[f"{arm} − {PLAIN}", *cells(found, "{:+.1f}")] for arm, found in gap_means.items()],
+        gaps=[[arm, *cells(found, "{:+.1f}")] for arm, found in gap_means.items()],
         caveat=ONE_SEED if len(seeds) == 1 else SEVERAL.format(len(seeds)),
         document={
             "name": name,

@@ -61,6 +61,8 @@ def interrupts() -> Iterator[ctrl_c.Interrupts]:
         ("--debug teacher train", RESUME),
         ("teacher import x.pth", "Stopped."),
         ("distill --student r18", RESUME),
+        ("distill --ablate main", AGAIN),
+        ("distill r.yaml --ablate=main", AGAIN),
         ("cache-logits", AGAIN),
         ("eval", AGAIN),
         ("quickstart --seeds 4", AGAIN),
