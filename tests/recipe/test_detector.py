@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ldkit.recipe.detector import Deform, TimmBackbone
+from ldkit.recipe.detector import Deform, Head, QualityHead, TimmBackbone, head_kind
 from ldkit.recipe.load import load_recipe
 from tests.recipe.documents import complaint, write
 
@@ -86,3 +86,59 @@ def test_a_small_backbone_has_no_deformable_stages(tmp_path: Path) -> None:
     told = complaint(write(tmp_path, "a.yaml", text))
     assert "model.backbone.deform\n" in told
     assert "Not a key of this kind. Known here: name, width, depth.\n" in told
+
+
+@pytest.mark.contract
+def test_a_head_without_a_kind_is_that_of_gfl(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", DCN)
+    assert load_recipe(path).recipe.detector.head == Head(kind="gfl")
+    assert load_recipe(path, ["model.head.convs=2"]).recipe.detector.head == Head(convs=2)
+    heads = (Head(), QualityHead(kind="gflv2"), {"kind": "gflv2"}, {"convs": 1}, 5, None)
+    assert [head_kind(head) for head in heads] == ["gfl", "gflv2", "gflv2", "gfl", "gfl", "gfl"]
+
+
+@pytest.mark.contract
+def test_a_head_of_gflv2_keeps_the_keys_of_a_head_without_a_kind(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", DCN.replace("model:\n", "model:\n  head: {reg_max: 8}\n"))
+    head = load_recipe(path, ["model.head.kind=gflv2"]).recipe.detector.head
+    assert head == QualityHead(kind="gflv2", reg_max=8, topk=4, quality_channels=64)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("override", "place", "text"),
+    [
+        (
+            "model.head={kind: gflv2, topk: 18}",
+            "model.head.topk = 18",
+            "Must be at most the 17 bins of an edge (reg_max + 1).",
+        ),
+        (
+            "model.head={kind: gflv2, topk: 0}",
+            "model.head.topk = 0",
+            "Must be greater than 0.",
+        ),
+        (
+            "model.head.kind=gflv3",
+            "model.head.kind = gflv3",
+            "Unknown kind. Known kinds: gfl, gflv2. Did you mean `gflv2`?",
+        ),
+        (
+            "model.head={kind: gflv2, norm_groups: 7}",
+            "model.head.norm_groups = 7",
+            "Must divide fpn.channels = 256.",
+        ),
+    ],
+)
+def test_a_wrong_head_is_told_in_words(
+    override: str, place: str, text: str, tmp_path: Path
+) -> None:
+    told = complaint(write(tmp_path, "a.yaml", DCN), override)
+    assert f"   {place}\n" in told
+    assert f"   {text}\n" in told
+
+
+@pytest.mark.contract
+def test_a_key_of_gflv2_is_none_of_gfl(tmp_path: Path) -> None:
+    told = complaint(write(tmp_path, "a.yaml", DCN), "model.head.topk=4")
+    assert "Not a key of this kind. Known here: convs, norm_groups, " in told
