@@ -1,9 +1,9 @@
 """The valuable localization region (VLR): locations near a box that learn no box.
 
-The region of a box are the locations whose anchors overlap it well,
-but less than ATSS asks of a positive: floor · t ≤ overlap < t, t the threshold of the box. All
-locations of all levels are asked, not just the candidates of ATSS. Like the main region it
-follows from boxes, canvas and grid alone.
+The region of a box are the locations whose anchors overlap it well, but less than ATSS asks of a
+positive: floor · t ≤ overlap < t, t the threshold of the box. All locations of all levels are
+asked, not just the candidates of ATSS. Like the main region it follows from boxes, canvas and
+grid alone.
 
 Source: LD (arXiv 2102.12252), algorithm 1; details as in the LD repository, commit 4287990c.
 """
@@ -32,7 +32,8 @@ def vlr_rows(
 ) -> Rows:
     """Return the rows of the VLR; `topk` is that of `assign_atss`.
 
-    The box of a row is, of those it belongs to, the one its anchor has the largest IoU with.
+    The box of a row is, of those it belongs to, the one its anchor has the largest IoU with; as
+    published, an anchor that does not touch a box never belongs to it.
     Rows of the main region are not left out: on crowded images some are in both.
     """
     threshold_BG = atss(anchors, valid, ground_truth, topk).threshold
@@ -54,7 +55,7 @@ def vlr_rows_below(
     overlap_P = _overlap(anchor_P4, box_P4, overlap)
     iou_P = paired_iou(anchor_P4, box_P4)
     limit_P = threshold[pairs.image, pairs.gt_index]
-    member_P = (overlap_P >= floor * limit_P) & (overlap_P < limit_P) & (iou_P > 0)
+    member_P = (overlap_P >= floor * limit_P) & (overlap_P < limit_P)
     return main_rows(best_boxes(pairs, iou_P, member_P, valid))
 
 
