@@ -31,6 +31,13 @@ class Span(NamedTuple):
     length: int
 
 
+class _Bytes(NamedTuple):
+    """Where the bytes of a column lie: the first in the file, and how many an entry has."""
+
+    first: int
+    width: int
+
+
 class Shard:
     """The views of one shard, and where its rows lie.
 
@@ -47,7 +54,7 @@ class Shard:
         try:
             with self.path.open("rb") as file:
                 self._prove(file, receipt)
-                self._starts = self._read_header(file, receipt, plan)
+                self._bytes = self._read_header(file, receipt, plan)
                 views = receipt.views
                 view = {column.name: self._read(file, column, views) for column in VIEW_COLUMNS}
                 # Compact arrays of plain integers: looked up one at a time, faster than numpy's.
@@ -96,7 +103,8 @@ class Shard:
 
     def read_rows(self, handle: int, column: Column, span: Span, into: memoryview) -> None:
         """Fill `into` with a column of some rows; `handle` is this shard's file."""
-        offset = self._starts[column.name] + span.start * column.entry_bytes
+        first, width = self._bytes[column.name]
+        offset = first + span.start * width
         try:
             count = os.preadv(handle, (into,), offset)
         except OSError as error:
@@ -126,8 +134,8 @@ class Shard:
                 f"  found           {found}"
             )
 
-    def _read_header(self, file: BufferedReader, receipt: Receipt, plan: Plan) -> dict[str, int]:
-        """Return where the bytes of each column begin in the file.
+    def _read_header(self, file: BufferedReader, receipt: Receipt, plan: Plan) -> dict[str, _Bytes]:
+        """Return where the bytes of each column lie in the file.
 
         Source: the safetensors format: 8 bytes of length, JSON of that length, then the tensors.
         """
@@ -148,11 +156,12 @@ class Shard:
             found = [entry.get("dtype"), entry.get("shape")]
             if found != expected:
                 raise self.corrupt(f"has {column.name} as {found}; the plan says {expected}.")
-            starts[column.name] = 8 + length + int(entry["data_offsets"][0])
+            first = 8 + length + int(entry["data_offsets"][0])
+            starts[column.name] = _Bytes(first, column.entry_bytes)
         return starts
 
     def _read(self, file: BufferedReader, column: Column, count: int) -> NDArray[Any]:
-        file.seek(self._starts[column.name])
+        file.seek(self._bytes[column.name].first)
         content = file.read(count * column.entry_bytes)
         return np.frombuffer(content, column.numpy).reshape(count, *column.shape)
 
