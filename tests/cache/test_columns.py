@@ -1,28 +1,43 @@
 import pytest
 
-from ldkit.cache.columns import VIEW_COLUMNS, main_columns
-from tests.cache.synthetic import make_keys, make_plan
+from ldkit.cache.columns import VIEW_COLUMNS, Column, region_group
+from tests.cache.synthetic import EVERY, make_keys, make_plan
 
 
 @pytest.mark.contract
 def test_only_planned_columns_exist() -> None:
-    names = [column.name for column in main_columns(5, 3, "fp16", None)]
+    names = [column.name for column in region_group("main", 5, 3, "fp16", None).columns]
     assert names == ["main.location", "main.gt_index", "main.bbox_logits"]
-    columns = {column.name: column for column in main_columns(5, 3, "fp32", "fp16")}
-    assert columns["main.bbox_logits"].dtype == "F32"
-    assert columns["main.bbox_logits"].entry_bytes == 4 * 5 * 4
-    assert columns["main.cls_logits"].dtype == "F16"
-    assert columns["main.cls_logits"].entry_bytes == 3 * 2
+    group = region_group("vlr", 5, 3, "fp32", "fp16")
+    columns = {column.name: column for column in group.columns}
+    assert columns["vlr.bbox_logits"].dtype == "F32"
+    assert columns["vlr.bbox_logits"].entry_bytes == 4 * 5 * 4
+    assert columns["vlr.cls_logits"].dtype == "F16"
+    assert columns["vlr.cls_logits"].entry_bytes == 3 * 2
+    assert group.offsets == Column("vlr.offsets", "I64")
+    assert group.row_bytes == 2 + 2 + 4 * 5 * 4 + 3 * 2
 
 
 @pytest.mark.contract
-def test_a_plan_has_the_columns_of_its_axes() -> None:
+def test_a_plan_has_the_groups_of_its_coverage() -> None:
     plan = make_plan(make_keys(2), cls_logits="fp32")
-    assert plan.row_columns == main_columns(5, 3, "fp16", "fp32")
+    assert plan.groups == (region_group("main", 5, 3, "fp16", "fp32"),)
+    groups = make_plan(make_keys(2), held=EVERY).groups
+    assert {group.name: [column.name for column in group.columns] for group in groups} == {
+        "main": ["main.location", "main.gt_index", "main.bbox_logits", "main.cls_logits"],
+        "vlr": ["vlr.location", "vlr.gt_index", "vlr.bbox_logits", "vlr.cls_logits"],
+        "imitation": ["imitation.location", "imitation.features"],
+        "score": ["score.location", "score.bbox_logits"],
+        "score_class": ["score_class.row", "score_class.label", "score_class.logit"],
+        "cross": ["cross.mean", "cross.std"],
+    }
+    shapes = {column.name: column.shape for group in groups for column in group.columns}
+    assert shapes["imitation.features"] == (4,)
+    assert shapes["cross.mean"] == shapes["cross.std"] == (2, 4)
+    assert shapes["score_class.logit"] == ()
 
 
 @pytest.mark.contract
 def test_a_main_row_of_80_classes_takes_300_bytes_and_a_view_45() -> None:
-    rows = main_columns(17, 80, "fp16", "fp16")
-    assert sum(column.entry_bytes for column in rows) == 2 + 2 + 136 + 160
+    assert region_group("main", 17, 80, "fp16", "fp16").row_bytes == 2 + 2 + 136 + 160
     assert sum(column.entry_bytes for column in VIEW_COLUMNS) == 8 + 4 + 24 + 1 + 8

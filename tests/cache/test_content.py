@@ -4,21 +4,36 @@ import numpy as np
 import pytest
 import torch
 
-from ldkit.cache.content import columns_of, locations_of, pixels_crc32
-from ldkit.errors import UsageError
+from ldkit.cache.content import ViewRows, columns_of, locations_of, pixels_crc32
+from ldkit.errors import CacheError, UsageError
 from ldkit.structures import View, ViewKey
-from tests.cache.synthetic import make_keys, make_plan, make_rows
+from tests.cache.synthetic import EVERY, make_keys, make_plan, make_rows
 
 KEYS = make_keys(3)
 PLAN = make_plan(KEYS, views_per_shard=6)
+WHOLE = make_plan(KEYS, views_per_shard=6, held=EVERY)
 ROWS = [make_rows(key, PLAN) for key in KEYS]
-FULL = next(rows for rows in ROWS if len(rows.location) >= 2)
+FULL = next(rows for rows in ROWS if len(rows.columns["main.location"]) >= 2)
+
+
+def is_full(rows: ViewRows) -> bool:
+    named = [values for name, values in rows.columns.items() if name.split(".")[1] == "location"]
+    return all(len(values) >= 2 for values in named) and (
+        len(rows.columns["score_class.row"].unique()) >= 2
+    )
+
+
+EACH = next(rows for rows in (make_rows(key, WHOLE, 20) for key in KEYS) if is_full(rows))
+
+
+def change(rows: ViewRows, name: str, values: torch.Tensor) -> ViewRows:
+    return rows._replace(columns={**rows.columns, name: values})
 
 
 @pytest.mark.contract
 def test_columns_have_the_names_and_dtypes_of_the_format() -> None:
     arrays = columns_of(ROWS, PLAN)
-    rows = sum(len(view.location) for view in ROWS)
+    rows = sum(len(view.columns["main.location"]) for view in ROWS)
     assert {name: (str(a.dtype), a.shape) for name, a in arrays.items()} == {
         "view.image_id": ("int64", (6,)),
         "view.index": ("int32", (6,)),
@@ -36,32 +51,106 @@ def test_columns_have_the_names_and_dtypes_of_the_format() -> None:
 
 
 @pytest.mark.contract
-def test_class_logits_are_left_out_where_the_plan_leaves_them_out() -> None:
+def test_every_group_has_offsets_and_columns_of_its_own_length() -> None:
+    arrays = columns_of([EACH, EACH], WHOLE)
+    for group in WHOLE.groups:
+        count = len(EACH.columns[group.columns[0].name])
+        assert arrays[group.offsets.name].tolist() == [0, count, 2 * count]
+        for column in group.columns:
+            assert arrays[column.name].shape == (2 * count, *column.shape)
+            assert arrays[column.name].dtype == column.numpy
+    assert arrays["cross.offsets"].tolist() == [0, 2, 4]
+
+
+@pytest.mark.contract
+def test_columns_are_left_out_where_the_plan_leaves_them_out() -> None:
     plan = make_plan(KEYS, cls_logits=None)
-    assert "main.cls_logits" not in columns_of([FULL._replace(cls_logits=None)], plan)
-    with pytest.raises(ValueError, match="the plan has class logits, the rows have none"):
-        columns_of([FULL._replace(cls_logits=None)], PLAN)
+    assert "main.cls_logits" not in columns_of([FULL], plan)
+    assert not [name for name in columns_of([EACH], PLAN) if name.startswith("vlr.")]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", ["main.cls_logits", "vlr.location", "cross.std"])
+def test_a_column_that_the_rows_lack_is_a_programming_error(name) -> None:
+    columns = {column: values for column, values in EACH.columns.items() if column != name}
+    with pytest.raises(ValueError, match=f"the plan has {name}, the rows have none"):
+        columns_of([EACH._replace(columns=columns)], WHOLE)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("group", ["main", "vlr", "imitation", "score"])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda location: location.flip(0), "locations must rise strictly"),
+        (lambda location: location * 0, "locations must rise strictly"),
+        (lambda location: location + 2**16, "a location lies outside the"),
+        (lambda location: location - 2**16, "a location lies outside the"),
+        (lambda location: location.float(), "locations must be whole numbers"),
+        (lambda location: location[1:], "a column has the shape"),
+    ],
+)
+def test_locations_that_are_not_of_the_canvas_are_a_programming_error(
+    group, changed, message
+) -> None:
+    name = f"{group}.location"
+    with pytest.raises(ValueError, match=message) as caught:
+        columns_of([change(EACH, name, changed(EACH.columns[name]))], WHOLE)
+    assert str(caught.value).startswith(f"image {EACH.key.image_id}, view {EACH.key.view}: ")
 
 
 @pytest.mark.contract
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "changed", "message"),
     [
-        ({"location": FULL.location.flip(0)}, "rise strictly"),
-        ({"location": FULL.location * 0}, "rise strictly"),
-        ({"location": FULL.location + 2**16}, "outside the"),
-        ({"location": FULL.location - 2**16}, "outside the"),
-        ({"gt_index": FULL.gt_index + 2**16}, "gt_index lies outside"),
-        ({"gt_index": FULL.gt_index - 9}, "gt_index lies outside"),
-        ({"gt_index": FULL.gt_index[1:]}, "a column has the shape"),
-        ({"bbox_logits": FULL.bbox_logits[:, :, 1:]}, "a column has the shape"),
-        ({"cls_logits": FULL.bbox_logits[:, 0]}, "a column has the shape"),
+        ("main.gt_index", lambda x: x + 2**16, "a gt_index lies outside 0 … 65535: main"),
+        ("vlr.gt_index", lambda x: x - 9, "a gt_index lies outside 0 … 65535: vlr"),
+        ("main.gt_index", lambda x: x[1:], "a column has the shape"),
+        ("main.gt_index", lambda x: x.float(), "main.gt_index must be whole numbers"),
+        ("main.bbox_logits", lambda x: x[:, :, 1:], "a column has the shape"),
+        ("vlr.cls_logits", lambda x: x[:, 1:], "a column has the shape"),
+        ("imitation.features", lambda x: x[:, 1:], "a column has the shape"),
+        ("score.bbox_logits", lambda x: x[1:], "a column has the shape"),
+        ("score_class.row", lambda x: x.flip(0), "the rows of score_class must rise"),
+        ("score_class.row", lambda x: x + 99, r"score_class lies outside the \d+ of score"),
+        ("score_class.row", lambda x: x - 99, "a row lies outside 0"),
+        ("score_class.label", lambda x: x + 3, "a label lies outside the 3 classes"),
+        ("score_class.label", lambda x: x - 3, "a label lies outside 0"),
+        ("score_class.logit", lambda x: x[:, None], "a column has the shape"),
+        ("cross.mean", lambda x: x[:, :1], "a column has the shape"),
     ],
 )
-def test_rows_that_are_not_of_the_plan_are_a_programming_error(change, message) -> None:
+def test_rows_that_are_not_of_the_plan_are_a_programming_error(name, changed, message) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        columns_of([FULL._replace(**change)], PLAN)
-    assert str(caught.value).startswith(f"image {FULL.key.image_id}, view {FULL.key.view}: ")
+        columns_of([change(EACH, name, changed(EACH.columns[name]))], WHOLE)
+    assert str(caught.value).startswith(f"image {EACH.key.image_id}, view {EACH.key.view}: ")
+
+
+@pytest.mark.contract
+def test_statistics_have_one_row_for_each_level() -> None:
+    columns = {**EACH.columns, "cross.mean": torch.ones(3, 2, 4), "cross.std": torch.ones(3, 2, 4)}
+    with pytest.raises(ValueError, match="cross must have one row for each level"):
+        columns_of([EACH._replace(columns=columns)], WHOLE)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("vlr.bbox_logits", "vlr.bbox_logits"),
+        ("imitation.features", "imitation.features"),
+        ("score_class.logit", "score.cls_logits"),
+        ("cross.std", "cross.statistics"),
+    ],
+)
+def test_what_is_not_finite_or_too_large_is_told_with_view_and_column(name, key) -> None:
+    values = EACH.columns[name].clone()
+    values.view(-1)[-1] = torch.inf
+    with pytest.raises(CacheError, match=f"for {name} are not finite"):
+        columns_of([change(EACH, name, values)], WHOLE)
+    values.view(-1)[-1] = -66000
+    with pytest.raises(CacheError, match=f"--set cache.{key}=fp32"):
+        columns_of([change(EACH, name, values)], WHOLE)
 
 
 @pytest.mark.contract

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ldkit.cache.format import Source, keys_digest, views_per_shard
+from ldkit.cache.document import from_bytes
+from ldkit.cache.format import Axes, Columns, Coverage, Plan, Source, keys_digest, views_per_shard
 from ldkit.structures import Grid, ViewKey
-from tests.cache.synthetic import AXES, make_keys, make_plan
+from tests.cache.synthetic import AXES, EVERY, make_keys, make_plan
 
 
 @pytest.mark.law
@@ -50,9 +51,52 @@ def test_a_key_list_of_another_length_or_a_shard_beyond_the_last_is_a_programmin
 def test_a_shard_of_64_mb_holds_as_many_views_as_fit() -> None:
     plan = make_plan(make_keys(2))
     axes = plan.axes.model_copy(update={"num_bins": 17, "num_classes": 80})
-    size = views_per_shard(64e6, 76.0, axes, plan.columns)
+    size = views_per_shard(64e6, {"main": 76.0}, axes, plan.columns)
     assert size == round(64e6 / (76 * (2 + 2 + 136 + 160) + 8 + 4 + 24 + 1 + 8 + 8))
-    assert views_per_shard(1.0, 76.0, axes, plan.columns) == 1
+    assert views_per_shard(1.0, {"main": 76.0}, axes, plan.columns) == 1
+    plan = make_plan(make_keys(2), cls_logits=None, held=EVERY)
+    rows = {
+        "main": 1.0,
+        "vlr": 2.0,
+        "imitation": 3.5,
+        "score": 4.0,
+        "score_class": 5.0,
+        "cross": 2.0,
+    }
+    row_bytes = {"main": 44, "vlr": 44, "imitation": 10, "score": 42, "score_class": 6, "cross": 32}
+    size = views_per_shard(1e6, rows, plan.axes, plan.columns)
+    assert size == round(1e6 / (45 + 6 * 8 + sum(rows[name] * row_bytes[name] for name in rows)))
+
+
+@pytest.mark.contract
+def test_what_is_not_held_is_not_written_however_it_was_given() -> None:
+    keys = make_keys(2)
+    plan = make_plan(keys)
+    nothing = {"vlr": None, "imitation": None, "score": None, "cross": None}
+    other = Plan.of(
+        sources=plan.sources,
+        axes=Axes(**plan.axes.model_dump()),
+        coverage=Coverage(main=plan.coverage.main, **nothing),
+        columns=Columns(main=plan.columns.main, **nothing),
+        build=plan.build,
+        keys=keys,
+    )
+    assert other.to_bytes() == plan.to_bytes()
+    assert b"vlr" not in plan.to_bytes()
+    assert b"channels" not in plan.to_bytes()
+    whole = make_plan(keys, held=EVERY)
+    assert from_bytes(Plan, whole.to_bytes(), "here").to_bytes() == whole.to_bytes()
+
+
+@pytest.mark.contract
+def test_a_plan_that_contradicts_itself_is_refused() -> None:
+    whole = make_plan(make_keys(2), held=EVERY).model_dump(exclude_unset=True)
+    columns = {name: part for name, part in whole["columns"].items() if name != "vlr"}
+    with pytest.raises(ValidationError, match="coverage and columns must name the same regions"):
+        Plan(**{**whole, "columns": columns})
+    axes = {name: part for name, part in whole["axes"].items() if name != "channels"}
+    with pytest.raises(ValidationError, match=r"axes\.channels must be set"):
+        Plan(**{**whole, "axes": axes})
 
 
 @pytest.mark.contract

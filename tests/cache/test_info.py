@@ -2,11 +2,11 @@ import pytest
 
 from ldkit.cache.content import locations_of
 from ldkit.cache.folder import CacheFolder
-from ldkit.cache.info import info
+from ldkit.cache.info import GroupInfo, info, logits_per_row
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.writer import begin, write_shard
 from ldkit.errors import CacheCorrupt, CacheIncomplete
-from tests.cache.synthetic import build, make_keys, make_plan, make_rows, make_view
+from tests.cache.synthetic import EVERY, build, make_keys, make_plan, make_rows, make_view
 
 KEYS = make_keys(6)
 PLAN = make_plan(KEYS)
@@ -16,7 +16,7 @@ PLAN = make_plan(KEYS)
 def test_the_figures_of_a_sealed_cache_are_those_of_its_rows(tmp_path) -> None:
     build(tmp_path, PLAN, KEYS)
     facts = info(tmp_path)
-    rows = sum(len(make_rows(key, PLAN).location) for key in KEYS)
+    rows = sum(len(make_rows(key, PLAN).columns["main.location"]) for key in KEYS)
     locations = sum(locations_of(make_view(key).padded_hw, (8, 16), "here") for key in KEYS)
     assert facts.is_sealed
     assert facts.fingerprint == CacheReader.open_(tmp_path).fingerprint
@@ -29,8 +29,40 @@ def test_the_figures_of_a_sealed_cache_are_those_of_its_rows(tmp_path) -> None:
 
 
 @pytest.mark.contract
-def test_the_bytes_of_columns_leave_only_headers(tmp_path) -> None:
-    build(tmp_path, PLAN, KEYS)
+def test_every_group_has_its_rows_and_bytes(tmp_path) -> None:
+    plan = make_plan(KEYS, held=EVERY)
+    build(tmp_path, plan, KEYS)
+    facts = info(tmp_path)
+    assert [found.name for found in facts.groups] == [group.name for group in plan.groups]
+    rows = sum(len(make_rows(key, plan).columns["vlr.location"]) for key in KEYS)
+    assert facts.groups[1] == GroupInfo("vlr", rows, rows * (2 + 2 + 40 + 6) + (12 + 3) * 8)
+    view_bytes = sum(n for name, n in facts.column_bytes.items() if name.startswith("view."))
+    assert sum(found.bytes for found in facts.groups) + view_bytes == sum(
+        facts.column_bytes.values()
+    )
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("held", "cls_logits", "numbers"),
+    [
+        ((), None, 20),
+        ((), "fp16", 20 + 3),
+        (("vlr",), None, 20),
+        (("score",), None, 20 + 3),
+        (("imitation",), None, 20 + 4),
+        (("cross",), None, 20),
+        (EVERY, "fp16", 20 + 3 + 4),
+    ],
+)
+def test_a_dense_cache_would_hold_the_same_logits_and_features(held, cls_logits, numbers) -> None:
+    assert logits_per_row(make_plan(KEYS, cls_logits=cls_logits, held=held)) == numbers
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("held", [(), EVERY])
+def test_the_bytes_of_columns_leave_only_headers(held, tmp_path) -> None:
+    build(tmp_path, make_plan(KEYS, held=held), KEYS)
     facts = info(tmp_path)
     headers = 0
     for path in tmp_path.rglob("*.safetensors"):

@@ -8,18 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
+from ldkit.cache.columns import Column
 from ldkit.cache.content import pixels_crc32
 from ldkit.cache.folder import CacheFolder, missing_shards
+from ldkit.cache.format import Wanted
 from ldkit.cache.reader import CacheReader
+from ldkit.cache.shard import Shard
 from ldkit.cache.writer import begin, seal, write_shard
 from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch
-from ldkit.ops.anchors import unflatten
+from ldkit.ops.anchors import relocate
 from ldkit.structures import Batch, TeacherRows, ViewKey
 from tests.cache.synthetic import (
     AXES,
     BOXES,
+    EVERY,
     build,
     make_batch,
+    make_coverage,
     make_keys,
     make_plan,
     make_rows,
@@ -37,33 +42,76 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
+def flat(found: TeacherRows) -> dict[str, torch.Tensor]:
+    """Return every tensor of an answer by its place in it."""
+    tensors: dict[str, torch.Tensor] = {}
+
+    def walk(value: object, place: str) -> None:
+        if isinstance(value, torch.Tensor):
+            tensors[place] = value
+        elif isinstance(value, tuple):
+            for name, part in zip(value._fields, value, strict=True):
+                walk(part, f"{place}.{name}")
+
+    walk(found, "teacher")
+    return tensors
+
+
 def assert_equal(found: TeacherRows, expected: TeacherRows) -> None:
-    for ours, theirs in zip(found.rows, expected.rows, strict=True):
-        assert torch.equal(ours, theirs)
-    assert torch.equal(found.bbox_logits, expected.bbox_logits)
-    assert (found.cls_logits is None) == (expected.cls_logits is None)
-    if found.cls_logits is not None and expected.cls_logits is not None:
-        assert torch.equal(found.cls_logits, expected.cls_logits)
+    ours, theirs = flat(found), flat(expected)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def rounded(values: torch.Tensor, dtype: str) -> torch.Tensor:
+    return values.to(torch.float32 if dtype == "F32" else torch.float16).float()
+
+
+def seen(batch: Batch, plan, most: int) -> dict[str, torch.Tensor]:
+    """Return what a reader must say of a batch, made from what was written, view by view."""
+    written = [make_rows(key, plan, most) for key in batch.keys]
+    expected = {}
+    for group in plan.groups:
+        first = group.columns[0].name
+        counts = torch.tensor([len(rows.columns[first]) for rows in written])
+        expected[f"{group.name}.image"] = torch.arange(len(written)).repeat_interleave(counts)
+        for column in group.columns:
+            values = [rows.columns[column.name] for rows in written]
+            if column.name.endswith(".location"):
+                values = [
+                    relocate(own, rows.view.padded_hw, batch.canvas_hw, AXES.strides)
+                    for own, rows in zip(values, written, strict=True)
+                ]
+            if column.name == "score_class.row":
+                scored = [len(rows.columns["score.location"]) for rows in written]
+                values = [own + sum(scored[:n]) for n, own in enumerate(values)]
+            if column.dtype in ("F16", "F32"):
+                values = [rounded(own, column.dtype) for own in values]
+            expected[column.name] = torch.cat(values)
+    return expected
+
+
+def said(found: TeacherRows) -> dict[str, torch.Tensor]:
+    """Return an answer by the names of the stored columns."""
+    names = {}
+    for name, tensor in flat(found).items():
+        group, *_, column = name.removeprefix("teacher.").split(".")
+        if group == "score" and column in ("row", "label", "logit"):
+            group = "score_class"
+        names[f"{group}.{column}"] = tensor.flatten(0, 1) if group == "cross" else tensor
+    return names
 
 
 def check_against_written(found: TeacherRows, batch: Batch, plan, most: int = 7) -> None:
-    """Compare rows with those that were written, cell by cell."""
-    end = 0
-    for image, key in enumerate(batch.keys):
-        written = make_rows(key, plan, most)
-        start, end = end, end + len(written.location)
-        assert (found.rows.image[start:end] == image).all()
-        assert torch.equal(found.rows.gt_index[start:end], written.gt_index)
-        own = unflatten(written.location, written.view.padded_hw, AXES.strides)
-        seen = unflatten(found.rows.location[start:end], batch.canvas_hw, AXES.strides)
-        assert all(torch.equal(a, b) for a, b in zip(own, seen, strict=True))
-        for name in ("bbox_logits", "cls_logits"):
-            codec = getattr(plan.columns.main, name)
-            if codec is not None:
-                dtype = torch.float32 if codec == "fp32" else torch.float16
-                expected = getattr(written, name).to(dtype).float()
-                assert torch.equal(getattr(found, name)[start:end], expected)
-    assert len(found.rows.image) == end
+    expected = seen(batch, plan, most)
+    for name in ("score_class.image", "cross.image"):
+        expected.pop(name, None)
+    answer = said(found)
+    assert answer.keys() == expected.keys()
+    for name, tensor in answer.items():
+        assert tensor.dtype == (torch.float32 if expected[name].is_floating_point() else torch.long)
+        assert torch.equal(tensor, expected[name]), name
 
 
 @pytest.mark.law
@@ -72,15 +120,16 @@ def check_against_written(found: TeacherRows, batch: Batch, plan, most: int = 7)
     images=st.integers(1, 6),
     size=st.integers(1, 6),
     codecs=st.tuples(st.sampled_from(["fp32", "fp16"]), st.sampled_from(["fp32", "fp16", None])),
+    held=st.sets(st.sampled_from(EVERY)),
     most=st.sampled_from([0, 1, 7, 60]),
     order=st.randoms(use_true_random=False),
 )
 def test_the_reader_gives_back_the_rows_that_were_written(
-    images, size, codecs, most, order, tmp_path_factory
+    images, size, codecs, held, most, order, tmp_path_factory
 ) -> None:
     path = tmp_path_factory.mktemp("cache")
     keys = make_keys(images)
-    plan = make_plan(keys, size, *codecs)
+    plan = make_plan(keys, size, *codecs, held=held)
     build(path, plan, keys, most)
     reader = CacheReader.open_(path)
     assert [reader.view(key) for key in keys] == [make_view(key) for key in keys]
@@ -88,30 +137,77 @@ def test_the_reader_gives_back_the_rows_that_were_written(
         batch = make_batch(order.sample(keys, order.randint(1, len(keys))))
         found = reader.lookup(batch)
         check_against_written(found, batch, plan, most)
-        order_of_rows = found.rows.image * 10**6 + found.rows.location
-        assert (order_of_rows.diff() > 0).all()
+        for group in (found.main.rows, *(g for g in (found.imitation, found.score) if g)):
+            assert ((group.image * 10**6 + group.location).diff() > 0).all()
 
 
 @pytest.mark.law
-def test_answers_stay_when_the_reader_reuses_its_buffers(cache) -> None:
-    plan = make_plan(KEYS, bbox_logits="fp32", cls_logits="fp32")
-    build(cache.parent / "fp32", plan, KEYS)
-    for path in [cache, cache.parent / "fp32"]:
-        reader = CacheReader.open_(path)
-        first = reader.lookup(make_batch(KEYS[:6]))
-        copy = pickle.loads(pickle.dumps(first))
-        reader.lookup(make_batch(KEYS[6:]))
-        assert_equal(first, copy)
+def test_a_reader_gives_and_reads_only_what_is_wanted(tmp_path, monkeypatch) -> None:
+    plan = make_plan(KEYS, held=EVERY)
+    build(tmp_path, plan, KEYS)
+    everything = said(CacheReader.open_(tmp_path).lookup(make_batch(KEYS)))
+    read = set()
+    read_rows = Shard.read_rows
+
+    def listen(shard: Shard, handle: int, column: Column, *rest: object) -> None:
+        read.add(column.name)
+        read_rows(shard, handle, column, *rest)
+
+    monkeypatch.setattr(Shard, "read_rows", listen)
+    for held, columns in [
+        ((), ()),
+        ((), ("main.cls_logits",)),
+        (("vlr",), ("vlr.bbox_logits",)),
+        (("vlr", "cross"), ("vlr.cls_logits", "cross.mean")),
+        (("imitation",), ("imitation.features",)),
+        (("score",), ("score_class.logit",)),
+    ]:
+        read.clear()
+        wanted = Wanted(make_coverage(held), frozenset(columns))
+        reader = pickle.loads(pickle.dumps(CacheReader.open_(tmp_path, wanted)))
+        answer = said(reader.lookup(make_batch(KEYS)))
+        groups = {"main", *held} | ({"score_class"} if "score" in held else set())
+        assert {name.split(".")[0] for name in read} == groups
+        classes = {name for name in read if name.endswith("cls_logits")}
+        assert classes == {name for name in columns if name.endswith("cls_logits")}
+        assert read | {f"{name}.image" for name in {"main", *held} - {"cross"}} == set(answer)
+        for name, tensor in answer.items():
+            assert torch.equal(tensor, everything[name])
+
+
+@pytest.mark.contract
+def test_what_a_cache_lacks_is_left_out_of_the_answer(cache) -> None:
+    wanted = Wanted(make_coverage(EVERY), frozenset({"main.cls_logits"}))
+    found = CacheReader.open_(cache, wanted).lookup(make_batch(KEYS))
+    assert found.main.cls_logits is not None
+    assert found[1:] == (None, None, None, None, None)
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("codec", ["fp16", "fp32"])
+def test_answers_stay_when_the_reader_reuses_its_buffers(codec, tmp_path) -> None:
+    plan = make_plan(KEYS, bbox_logits=codec, cls_logits=codec, held=EVERY)
+    build(tmp_path, plan, KEYS)
+    reader = CacheReader.open_(tmp_path)
+    first = reader.lookup(make_batch(KEYS[:6]))
+    copy = pickle.loads(pickle.dumps(first))
+    reader.lookup(make_batch(KEYS[6:]))
+    assert_equal(first, copy)
 
 
 @pytest.mark.law
 def test_views_without_rows_give_empty_tensors_of_the_right_shape(tmp_path) -> None:
-    build(tmp_path, PLAN, KEYS, most=0)
+    plan = make_plan(KEYS, held=EVERY)
+    build(tmp_path, plan, KEYS, most=0)
     found = CacheReader.open_(tmp_path).lookup(make_batch(KEYS[:3], boxes=0))
-    assert found.bbox_logits.shape == (0, 4, 5)
-    assert found.cls_logits is not None
-    assert found.cls_logits.shape == (0, 3)
-    assert found.rows.location.dtype == torch.int64
+    shapes = {name: tuple(tensor.shape) for name, tensor in said(found).items()}
+    assert shapes["main.bbox_logits"] == shapes["vlr.bbox_logits"] == (0, 4, 5)
+    assert shapes["main.cls_logits"] == shapes["vlr.cls_logits"] == (0, 3)
+    assert shapes["imitation.features"] == (0, 4)
+    assert shapes["score_class.logit"] == shapes["score_class.row"] == (0,)
+    assert found.main.rows.location.dtype == torch.int64
+    assert found.cross is not None
+    assert found.cross.mean.shape == found.cross.std.shape == (3, 2, 2, 4)
 
 
 @pytest.mark.contract
@@ -223,6 +319,28 @@ def test_a_row_of_a_box_that_is_not_there_is_told(cache) -> None:
     labels[:] = -1
     with pytest.raises(CacheMismatch, match=r"belongs to box \d, counted from 0, but .* has 0"):
         reader.lookup(batch._replace(ground_truth=batch.ground_truth._replace(labels=labels)))
+
+
+@pytest.mark.contract
+def test_boxes_of_vlr_rows_are_checked_too(tmp_path) -> None:
+    plan = make_plan(KEYS, held=["vlr"])
+    rows = [make_rows(key, plan) for key in KEYS]
+    nothing = {name: values[:0] for name, values in rows[0].columns.items()}
+    begin(tmp_path, plan)
+    for number in range(plan.shards):
+        content = []
+        for position in plan.views_of(number):
+            vlr = {n: v for n, v in rows[position].columns.items() if n.startswith("vlr.")}
+            content.append(rows[position]._replace(columns=nothing | vlr))
+        write_shard(tmp_path, number, content, plan)
+    seal(tmp_path, plan, KEYS)
+    batch = make_batch(KEYS)
+    labels = torch.full_like(batch.ground_truth.labels, -1)
+    other = batch._replace(ground_truth=batch.ground_truth._replace(labels=labels))
+    with pytest.raises(CacheMismatch, match=r"belongs to box \d, counted from 0, but .* has 0"):
+        CacheReader.open_(tmp_path).lookup(other)
+    main_only = Wanted(make_coverage(), frozenset())
+    assert len(CacheReader.open_(tmp_path, main_only).lookup(other).main.rows.image) == 0
 
 
 @pytest.mark.contract

@@ -8,13 +8,14 @@ from safetensors.numpy import load, save
 
 from ldkit.cache.folder import CacheFolder
 from ldkit.cache.handles import Handles
+from ldkit.cache.receipts import RowCounts
 from ldkit.cache.shard import Shard
 from ldkit.errors import CacheCorrupt, StorageError
 from ldkit.structures import ViewKey
-from tests.cache.synthetic import build, make_keys, make_plan, make_rows, make_view
+from tests.cache.synthetic import EVERY, build, make_keys, make_plan, make_rows, make_view
 
 KEYS = make_keys(5, views=3)
-PLAN = make_plan(KEYS, views_per_shard=15)
+PLAN = make_plan(KEYS, views_per_shard=15, held=EVERY)
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +47,26 @@ def test_every_view_is_found_at_its_place_and_no_other_key_is(built) -> None:
 
 
 @pytest.mark.law
-def test_rows_are_read_where_they_lie(built) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["main.location", "vlr.gt_index", "imitation.location", "score.location", "score_class.row"],
+)
+def test_rows_are_read_where_they_lie(name, built) -> None:
     shard, handles = Shard(*built, PLAN), Handles()
-    column = next(column for column in PLAN.row_columns if column.name == "main.location")
+    group = next(group for group in PLAN.groups if group.name == name.split(".")[0])
+    column = next(column for column in group.columns if column.name == name)
     for position, key in enumerate(KEYS):
-        span = shard.span(position)
+        span = shard.span(position, group.name)
         stored = np.empty(span.length, "<u2")
         shard.read_rows(handles.of(shard.path), column, span, stored.view(np.uint8).data)
-        assert stored.tolist() == make_rows(key, PLAN).location.tolist()
+        assert stored.tolist() == make_rows(key, PLAN).columns[name].tolist()
 
 
 @pytest.mark.law
 def test_a_flipped_bit_anywhere_in_a_shard_is_refused(built, damaged) -> None:
     folder, receipt = built
     content = folder.shard(0).read_bytes()
-    for position in range(0, len(content), 11):
+    for position in range(0, len(content), 37):
         other = bytearray(content)
         other[position] ^= 1 << position % 8
         with pytest.raises(CacheCorrupt, match="is not what was written"):
@@ -115,7 +121,17 @@ def with_receipt(receipt, content: bytes):
 @pytest.mark.contract
 @pytest.mark.parametrize(
     "name",
-    ["view.flip", "view.padded_hw", "main.offsets", "main.gt_index", "main.bbox_logits"],
+    [
+        "view.flip",
+        "view.padded_hw",
+        "main.offsets",
+        "main.gt_index",
+        "main.bbox_logits",
+        "vlr.offsets",
+        "imitation.features",
+        "score_class.label",
+        "cross.std",
+    ],
 )
 def test_a_shard_without_a_column_or_with_another_dtype_or_length_is_refused(
     name, built, damaged
@@ -131,15 +147,25 @@ def test_a_shard_without_a_column_or_with_another_dtype_or_length_is_refused(
 
 
 @pytest.mark.contract
+@pytest.mark.parametrize("group", ["main", "vlr", "imitation", "score", "score_class", "cross"])
 @pytest.mark.parametrize("change", [(0, 1), (3, 10**6), (-1, 0)])
-def test_offsets_that_lead_outside_are_refused(change, built, damaged) -> None:
+def test_offsets_that_lead_outside_are_refused(change, group, built, damaged) -> None:
     tensors = load(built[0].shard(0).read_bytes())
     position, value = change
-    offsets = tensors["main.offsets"].copy()
+    offsets = tensors[f"{group}.offsets"].copy()
     offsets[position] = value
-    content = save({**tensors, "main.offsets": offsets})
-    with pytest.raises(CacheCorrupt, match="offsets that do not rise"):
+    content = save({**tensors, f"{group}.offsets": offsets})
+    message = rf"offsets that do not rise from 0 to its number of rows: {group}\.offsets"
+    with pytest.raises(CacheCorrupt, match=message):
         Shard(damaged(content), with_receipt(built[1], content), PLAN)
+
+
+@pytest.mark.contract
+def test_a_receipt_that_leaves_out_a_group_is_refused(built) -> None:
+    folder, receipt = built
+    less = receipt.model_copy(update={"rows": RowCounts(main=receipt.rows.main)})
+    with pytest.raises(CacheCorrupt, match="a receipt that does not count the rows of vlr"):
+        Shard(folder, less, PLAN)
 
 
 @pytest.mark.contract
@@ -148,8 +174,8 @@ def test_a_shard_cut_while_it_is_open_is_told(built, damaged) -> None:
     shard, handles = Shard(folder, built[1], PLAN), Handles()
     handle = handles.of(shard.path)
     os.truncate(shard.path, 100)
-    position = next(p for p in range(len(KEYS)) if shard.span(p).length)
-    column, span = PLAN.row_columns[0], shard.span(position)
+    spans = [shard.span(position, "main") for position in range(len(KEYS))]
+    column, span = PLAN.groups[0].columns[0], next(span for span in spans if span.length)
     with pytest.raises(CacheCorrupt, match="was truncated while it was being read"):
         shard.read_rows(handle, column, span, memoryview(bytearray(2 * span.length)))
 

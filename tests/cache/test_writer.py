@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import hashlib
 import os
 import resource
 import tempfile
@@ -10,13 +11,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from ldkit.cache.content import ViewRows
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import Source
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.writer import begin, seal, write_shard
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch, StorageError
-from ldkit.structures import ViewKey
-from tests.cache.synthetic import SOURCES, build, make_keys, make_plan, make_rows
+from ldkit.structures import View, ViewKey
+from tests.cache.synthetic import EVERY, SOURCES, build, make_keys, make_plan, make_rows
 
 KEYS = make_keys(6)
 PLAN = make_plan(KEYS)
@@ -74,9 +76,59 @@ def test_the_receipt_says_what_the_shard_holds(tmp_path) -> None:
     receipt = write_shard(tmp_path, 0, content, PLAN)
     assert receipt.plan == PLAN.digest
     assert receipt.views == 4
-    assert receipt.rows.main == sum(len(rows.location) for rows in content)
+    assert receipt.rows.main == sum(len(rows.columns["main.location"]) for rows in content)
     assert (receipt.first_key, receipt.last_key) == (ViewKey(9, 0), ViewKey(14, 1))
     assert receipt.bytes == CacheFolder(tmp_path).shard(0).stat().st_size
+
+
+@pytest.mark.contract
+def test_a_receipt_and_the_manifest_count_the_rows_of_every_group(tmp_path) -> None:
+    plan = make_plan(KEYS, held=EVERY)
+    manifest = build(tmp_path, plan, KEYS)
+    rows = [make_rows(key, plan).columns for key in KEYS]
+    assert manifest.rows.by_group == {
+        group.name: sum(len(columns[group.columns[0].name]) for columns in rows)
+        for group in plan.groups
+    }
+    assert manifest.rows.cross == len(KEYS) * len(plan.axes.strides)
+
+
+def plain_rows(key: ViewKey) -> ViewRows:
+    """Return rows without any chance, so that their bytes are the same everywhere."""
+    count = 2 * key.view + 1
+    steps = torch.arange(count * 4 * 5) / 8
+    columns = {
+        "main.location": torch.arange(count) * 3,
+        "main.gt_index": torch.arange(count) % 5,
+        "main.bbox_logits": (steps - 2).reshape(count, 4, 5),
+        "main.cls_logits": steps[: count * 3].reshape(count, 3),
+    }
+    return ViewRows(key, View((64, 64), (32, 32), (32, 32), bool(key.view)), 7, columns)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("bbox_logits", "cls_logits", "expected"),
+    [
+        ("fp16", "fp16", "75484b9904637e501c60b010bb51329a9df1e25f8195b3de7414311554b7368c"),
+        ("fp32", None, "e826d29283dc49affc9557c5cf0dbfea9e2fe76cb3111ad8d7052338c588d6a1"),
+    ],
+)
+def test_a_cache_of_main_rows_keeps_the_bytes_it_had_before_there_were_other_groups(
+    bbox_logits, cls_logits, expected, tmp_path
+) -> None:
+    keys = [ViewKey(9, 0), ViewKey(9, 1), ViewKey(14, 0)]
+    plan = make_plan(keys, 2, bbox_logits, cls_logits).model_copy(update={"ldkit": "0.1.0"})
+    begin(tmp_path, plan)
+    for number in range(plan.shards):
+        content = [plain_rows(key) for key in plan.keys_of(number, keys)]
+        write_shard(tmp_path, number, content, plan)
+    seal(tmp_path, plan, keys)
+    digest = hashlib.sha256()
+    for path in sorted(tmp_path.rglob("*")):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    assert digest.hexdigest() == expected
 
 
 @pytest.mark.contract
@@ -154,10 +206,11 @@ def test_a_shard_of_other_views_than_planned_is_a_programming_error(tmp_path) ->
 def test_a_broken_teacher_is_told_with_its_image_and_leaves_no_shard(tmp_path) -> None:
     begin(tmp_path, PLAN)
     content = content_of(0)
-    spot = next(index for index, rows in enumerate(content) if len(rows.location))
-    broken = content[spot].bbox_logits.clone()
+    name = "main.bbox_logits"
+    spot = next(index for index, rows in enumerate(content) if len(rows.columns[name]))
+    broken = content[spot].columns[name].clone()
     broken[0, 0, 0] = torch.nan
-    content[spot] = content[spot]._replace(bbox_logits=broken)
+    content[spot] = content[spot]._replace(columns={**content[spot].columns, name: broken})
     key = content[spot].key
     with pytest.raises(CacheError, match=f"image {key.image_id}, view {key.view}: the teacher's"):
         write_shard(tmp_path, 0, content, PLAN)
