@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -29,8 +31,10 @@ def test_all_rows_move_as_each_view_alone_would(own, further, strides, order) ->
         for rows, hw in zip(chosen, own, strict=True)
     ]
     counts = np.array([len(rows) for rows in chosen], np.int64)
-    found = moved(np.array(sum(chosen, []), np.int64), counts, moves(own, canvas, strides))
-    assert found.tolist() == sum(expected, [])
+    found = moved(
+        np.array([*chain.from_iterable(chosen)], np.int64), counts, moves(own, canvas, strides)
+    )
+    assert found.tolist() == [*chain.from_iterable(expected)]
 
 
 @pytest.mark.law

@@ -1,12 +1,13 @@
 import logging
+import re
 from pathlib import Path
 
 import pytest
 
 from ldkit.cache.compare import Difference, differences, require_fit, require_same_plan
-from ldkit.cache.format import Coverage, MainRegion, Source
-from ldkit.errors import CacheMismatch
-from tests.cache.synthetic import AXES, SOURCES, make_keys, make_plan
+from ldkit.cache.format import Source, Wanted
+from ldkit.errors import CacheCoverage, CacheMismatch
+from tests.cache.synthetic import AXES, EVERY, SOURCES, make_coverage, make_keys, make_plan
 
 PLAN = make_plan(make_keys(3))
 FOLDER = Path("caches/r101")
@@ -106,23 +107,59 @@ def test_a_moved_file_and_another_ldkit_are_no_difference() -> None:
 
 
 @pytest.mark.contract
-def test_a_student_needs_the_same_teacher_data_views_axes_and_assignment() -> None:
-    require_fit(PLAN, SOURCES, AXES, PLAN.coverage, FOLDER)
+def test_a_student_needs_the_same_teacher_data_views_axes_and_rows() -> None:
+    wanted = Wanted(make_coverage(), frozenset({"main.cls_logits"}))
+    require_fit(PLAN, SOURCES, AXES, wanted, FOLDER)
     other = SOURCES.model_copy(update={"weights": OTHER_WEIGHTS})
     with pytest.raises(CacheMismatch, match="another teacher"):
-        require_fit(PLAN, other, AXES, PLAN.coverage, FOLDER)
-    coverage = Coverage(main=MainRegion(topk=12))
-    with pytest.raises(CacheMismatch, match=r"main\.topk   9  +12"):
-        require_fit(PLAN, SOURCES, AXES, coverage, FOLDER)
+        require_fit(PLAN, other, AXES, wanted, FOLDER)
+    axes = AXES.model_copy(update={"num_bins": 9})
+    with pytest.raises(CacheMismatch, match=r"num_bins +5 +9"):
+        require_fit(PLAN, SOURCES, axes, wanted, FOLDER)
+    with pytest.raises(CacheCoverage, match="holds no rows of the VLR"):
+        require_fit(PLAN, SOURCES, AXES, Wanted(make_coverage(["vlr"]), frozenset()), FOLDER)
+
+
+@pytest.mark.contract
+def test_a_cache_may_hold_more_than_a_student_reads() -> None:
+    whole = make_plan(make_keys(3), held=EVERY)
+    for count in range(len(EVERY) + 1):
+        wanted = Wanted(make_coverage(EVERY[:count]), frozenset())
+        require_fit(whole, SOURCES, whole.axes, wanted, FOLDER)
+
+
+@pytest.mark.contract
+def test_the_width_of_features_counts_only_where_they_are_read() -> None:
+    whole = make_plan(make_keys(3), held=EVERY)
+    wider = whole.axes.model_copy(update={"channels": 256})
+    for held in [(), ("vlr",), ("score",)]:
+        require_fit(whole, SOURCES, wider, Wanted(make_coverage(held), frozenset()), FOLDER)
+    for held in [("imitation",), ("cross",)]:
+        wanted = Wanted(make_coverage(held), frozenset())
+        require_fit(whole, SOURCES, AXES, wanted, FOLDER)  # it does not say how wide
+        with pytest.raises(CacheMismatch, match=r"channels +4 +256"):
+            require_fit(whole, SOURCES, wider, wanted, FOLDER)
+        with pytest.raises(CacheCoverage):
+            require_fit(PLAN, SOURCES, wider, wanted, FOLDER)
+
+
+@pytest.mark.contract
+def test_a_build_goes_on_with_no_other_groups() -> None:
+    whole = make_plan(make_keys(3), held=["vlr"])
+    with pytest.raises(CacheMismatch) as caught:
+        require_same_plan(PLAN, whole, FOLDER)
+    assert "was made for other rows and other columns." in str(caught.value)
+    assert re.search(r"^    vlr.floor +-  +0.25$", str(caught.value), re.MULTILINE)
+    assert differences(whole, PLAN)[0] == Difference("coverage", "coverage.vlr.topk", "9", "-")
 
 
 @pytest.mark.contract
 def test_another_renderer_only_warns_a_student_but_stops_a_build(caplog) -> None:
     render = Source.of({"render": 1, "opencv": "4.9.0"})
+    wanted = Wanted(make_coverage(), frozenset())
     with caplog.at_level(logging.WARNING):
-        require_fit(
-            PLAN, SOURCES.model_copy(update={"render": render}), AXES, PLAN.coverage, FOLDER
-        )
+        sources = SOURCES.model_copy(update={"render": render})
+        require_fit(PLAN, sources, AXES, wanted, FOLDER)
     assert 'rendered by {"opencv":"5.0.0","render":1}' in caplog.text
     with pytest.raises(CacheMismatch, match="another renderer"):
         require_same_plan(PLAN, with_sources(render=render), FOLDER)
