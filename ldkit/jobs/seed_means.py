@@ -16,8 +16,10 @@ class Mean(NamedTuple):
     error: float | None
 
     def in_percent(self, form: str) -> str:
-        """Return both as text; the error stands on a second line."""
+        """Return both as text, without a sign before zero; the error stands on a second line."""
         mean = form.format(100 * self.mean)
+        if float(mean) == 0:
+            mean = mean.lstrip("+-")
         return mean if self.error is None else f"{mean}\n±{100 * self.error:.1f}"
 
 

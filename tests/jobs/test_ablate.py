@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ldkit.errors import CacheMismatch, UsageError
-from ldkit.jobs import ablate, distill
+from ldkit.errors import CacheCoverage, CacheMismatch, UsageError
+from ldkit.jobs import ablate, build_cache, distill
 from ldkit.jobs.ablate import Options
 from ldkit.jobs.ablate_table import ONE_SEED, Outcome
 from ldkit.jobs.arms import Arm, arms
@@ -18,7 +18,7 @@ from ldkit.recipe.load import load_recipe
 from ldkit.recipe.schema import Recipe
 from ldkit.training.events import Step
 from tests.jobs.conftest import World
-from tests.jobs.tiny import snapshot, steps, weights
+from tests.jobs.tiny import finish, snapshot, steps, weights
 
 SHORT = ("schedule.max_steps=4", "train.batch_size=2", "eval.batch_size=1", "seed=5")
 T3 = "t3:objective.localization.main.temperature=3"
@@ -106,6 +106,39 @@ def test_arms_of_one_seed_differ_in_their_terms_alone(
     assert weights(folder / "plain_seed5") != weights(folder / "plain_seed6")
 
 
+@pytest.mark.story
+def test_every_arm_trains_its_own_terms_on_one_cache(world: World, tmp_path: Path) -> None:
+    terms = (
+        "objective.localization.vlr={weight: 0.25}",
+        "objective.classification_kd.main={kind: binary, weight: 1}",
+        "cache.vlr={}",
+    )
+    recipe = world.student(*SHORT, *terms, cache=tmp_path / "cache")
+    finish(build_cache.run(recipe, device="cpu"))
+    made = Trial(recipe, Options(device="cpu", runs=tmp_path / "runs"))
+    made.run("main,kd+main,all", seeds=1)
+    teaching = {
+        run.name: {term for term in steps(run)[0][1] if term.startswith(("ld_", "kd_"))}
+        for run in made.folder.glob("*_seed5")
+    }
+    assert teaching == {
+        "plain_seed5": set(),
+        "main_seed5": {"ld_main"},
+        "main-kd_seed5": {"ld_main", "kd_main"},
+        "all_seed5": {"ld_main", "ld_vlr", "kd_main"},
+    }
+
+
+@pytest.mark.contract
+def test_a_term_whose_rows_the_cache_lacks_is_told_before_anything_is_trained(
+    world: World, tmp_path: Path
+) -> None:
+    made = trial(world, tmp_path, "objective.localization.vlr={weight: 0.25}")
+    with pytest.raises(CacheCoverage, match="vlr"):
+        made.run("main,vlr")
+    assert not made.options.runs.exists()
+
+
 @pytest.mark.contract
 def test_a_run_is_a_run_of_its_own_recipe(done: tuple[Trial, list[Told], Outcome]) -> None:
     folder = done[0].folder
@@ -131,7 +164,7 @@ def test_the_table_has_means_errors_and_paired_differences(
     assert result.title == "student on val, AP in percent (2 seeds)"
     assert "over 2 seeds" in result.caveat
     one, two = (100 * (b - a) for a, b in zip(ap["plain"], ap["main"], strict=True))
-    assert result.gaps[0][1] == f"{(one + two) / 2:+.1f}\n±{abs(one - two) / 2:.1f}"
+    assert result.gaps[0][1].endswith(f"\n±{abs(one - two) / 2:.1f}")
     document = result.document
     assert [arm["arm"] for arm in document["arms"]] == list(ALL_ARMS)
     assert document["seeds"] == [5, 6]

@@ -34,7 +34,7 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     assert result.rows[0][:3] == ["plain", "20.0\n±10.0", "50.0\n±0.0"]
     assert result.rows[1][1] == "22.5\n±10.5"
     assert result.gaps == [
-        ["main", "+2.5\n±0.5", *["+0.0\n±0.0"] * 2, "-", *["+0.0\n±0.0"] * 2, "+0.0"]
+        ["main", "+2.5\n±0.5", *["0.0\n±0.0"] * 2, "-", *["0.0\n±0.0"] * 2, "0.0"]
     ]
     assert result.title == "mine on val, AP in percent (2 seeds)"
     arm = result.document["arms"][1]
@@ -54,7 +54,7 @@ def test_one_seed_has_no_errors_and_says_so(tmp_path: Path) -> None:
     result = outcome("mine", found, [7])
     assert result.columns == ("AP", "AP50", "AP75")  # what Pascal VOC has
     assert result.rows == [["plain", "40.0", "60.0", "40.0"], ["all", "35.0", "60.0", "40.0"]]
-    assert result.gaps == [["all", "-5.0", "+0.0", "+0.0"]]
+    assert result.gaps == [["all", "-5.0", "0.0", "0.0"]]
     assert result.title.endswith("(seed 7)")
     assert result.caveat == ONE_SEED
 

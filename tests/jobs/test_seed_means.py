@@ -26,6 +26,12 @@ def test_cells_are_percentages_with_the_error_below() -> None:
 
 
 @pytest.mark.contract
+def test_a_difference_that_rounds_to_nothing_has_no_sign() -> None:
+    found = {"ap": Mean(-0.0001, None), "ap50": Mean(0.0001, 0.0), "ap75": Mean(-0.0006, None)}
+    assert cells(found, "{:+.1f}") == ["0.0", "0.0\n±0.0", "-0.1"]
+
+
+@pytest.mark.contract
 def test_a_figure_that_is_missing_on_either_side_has_no_difference() -> None:
     base = [{"a": 0.5, "b": None, "c": 0.0}]
     assert differences(base, [{"a": 0.25, "b": 0.5, "c": None, "d": 1.0}]) == [
