@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ldkit.cache.columns import MAIN_OFFSETS, VIEW_COLUMNS
+from ldkit.cache.columns import VIEW_COLUMNS
 from ldkit.cache.folder import CacheFolder
 from ldkit.cache.receipts import Manifest, Receipt
-from tests.cache.synthetic import build, make_keys, make_plan, make_rows, make_view
+from tests.cache.synthetic import EVERY, build, make_keys, make_plan, make_rows, make_view
 
 PAGE = Path(__file__).parents[2] / "docs" / "cache-format.md"
 KEYS = make_keys(5)
@@ -27,16 +27,17 @@ def page() -> SimpleNamespace:
 
 @pytest.mark.contract
 @pytest.mark.parametrize("codecs", [("fp16", "fp16"), ("fp32", None)])
-def test_the_reader_of_the_page_reads_what_was_written(codecs, page, tmp_path) -> None:
-    plan = make_plan(KEYS, 4, *codecs)
+@pytest.mark.parametrize("held", [(), EVERY])
+def test_the_reader_of_the_page_reads_what_was_written(codecs, held, page, tmp_path) -> None:
+    plan = make_plan(KEYS, 4, *codecs, held=held)
     build(tmp_path, plan, KEYS)
+    columns = [column for group in plan.groups for column in group.columns]
     for key in KEYS:
         found, rows, view = page.read_view(tmp_path, *key), make_rows(key, plan), make_view(key)
-        assert found["main.location"].tolist() == rows.location.tolist()
-        assert found["main.gt_index"].tolist() == rows.gt_index.tolist()
-        stored = rows.bbox_logits.half() if codecs[0] == "fp16" else rows.bbox_logits
-        assert found["main.bbox_logits"].tolist() == stored.tolist()
-        assert ("main.cls_logits" in found) == (codecs[1] is not None)
+        for column in columns:
+            written = rows.columns[column.name].numpy().astype(column.numpy)
+            assert found[column.name].tolist() == written.tolist()
+        assert set(found) == {column.name for column in [*VIEW_COLUMNS, *columns]}
         assert tuple(found["view.padded_hw"]) == view.padded_hw
         assert found["view.pixels_crc32"] == rows.pixels_crc32
         assert found["view.flip"] == view.flip
@@ -55,11 +56,19 @@ def test_the_reader_of_the_page_refuses_flipped_bytes(page, tmp_path) -> None:
 
 @pytest.mark.contract
 def test_every_column_and_every_field_is_on_the_page() -> None:
-    plan = make_plan(KEYS)
-    columns = (*VIEW_COLUMNS, MAIN_OFFSETS, *plan.row_columns)
-    names = {column.name for column in columns} | {*Receipt.model_fields, *Manifest.model_fields}
+    plan = make_plan(KEYS, held=EVERY)
+    names = {column.name for column in VIEW_COLUMNS}
+    for group in plan.groups:
+        names |= {group.offsets.name, f"rows.{group.name}"}
+        names |= {column.name for column in group.columns}
+    names |= {*Receipt.model_fields, *Manifest.model_fields}
+    content = plan.model_dump()
     for section in ("axes", "build", "keys", "sources"):
-        names |= {f"{section}.{name}" for name in plan.model_dump()[section]}
+        names |= {f"{section}.{name}" for name in content[section]}
     names |= {"version", "ldkit", "coverage.main.topk", "columns.main.bbox_logits"}
+    names |= {"coverage.vlr", "coverage.vlr.overlap", "coverage.vlr.floor", "columns.vlr"}
+    for region in ("imitation", "score", "cross"):
+        for section in ("coverage", "columns"):
+            names |= {f"{section}.{region}.{name}" for name in content[section][region]}
     documented = set(re.findall(r"`([a-z0-9_.]+)`", PAGE.read_text("utf-8")))
-    assert names - {"rows"} <= documented
+    assert names <= documented

@@ -52,8 +52,8 @@ def test_a_cache_that_holds_all_that_is_wanted_has_no_shortfall() -> None:
         (
             other(vlr=VlrRegion(topk=9, overlap="published", floor=0.25)),
             (
-                "caches/r101: holds the VLR by overlap diou (cache.vlr, objective.vlr.overlap), this "
-                "recipe wants published.\n"
+                "caches/r101: holds the VLR by overlap diou (cache.vlr, objective.vlr.overlap), "
+                "this recipe wants published.\n"
                 "Set `objective.vlr.overlap=diou`, or build a new cache "
                 "(`--out caches/NAME --set objective.vlr.overlap=published`)."
             ),
@@ -61,8 +61,8 @@ def test_a_cache_that_holds_all_that_is_wanted_has_no_shortfall() -> None:
         (
             other(main=MainRegion(topk=12)),
             (
-                "caches/r101: holds the main region with topk 9 (objective.assign.topk), this recipe "
-                "wants 12.\n"
+                "caches/r101: holds the main region with topk 9 (objective.assign.topk), this "
+                "recipe wants 12.\n"
                 "Set `objective.assign.topk=9`, or build a new cache "
                 "(`--out caches/NAME --set objective.assign.topk=12`)."
             ),
@@ -108,8 +108,8 @@ def test_a_region_that_is_held_otherwise_is_told_with_both_ways_out(coverage, te
             "vlr",
             (
                 "caches/r101: holds no rows of the VLR (cache.vlr), this recipe reads them.\n"
-                "Set `objective.localization.vlr=null` and `objective.classification_kd.vlr=null`, or "
-                "build a new cache (`--out caches/NAME --set 'cache.vlr={}'`)."
+                "Set `objective.localization.vlr=null` and `objective.classification_kd.vlr=null`, "
+                "or build a new cache (`--out caches/NAME --set 'cache.vlr={}'`)."
             ),
         ),
         (
@@ -125,17 +125,17 @@ def test_a_region_that_is_held_otherwise_is_told_with_both_ways_out(coverage, te
             (
                 "caches/r101: holds no scored locations (cache.score), this recipe reads them.\n"
                 "Set `objective.score.classification=null`, `objective.score.box=null`, "
-                "`objective.cross.classification=null` and `objective.cross.box=null`, or build a new "
-                "cache (`--out caches/NAME --set 'cache.score={}'`)."
+                "`objective.cross.classification=null` and `objective.cross.box=null`, or build a "
+                "new cache (`--out caches/NAME --set 'cache.score={}'`)."
             ),
         ),
         (
             "cross",
             (
-                "caches/r101: holds no statistics of head features (cache.cross), this recipe reads "
-                "them.\n"
-                "Set `objective.cross.classification=null` and `objective.cross.box=null`, or build a "
-                "new cache (`--out caches/NAME --set 'cache.cross={after: 3}'`)."
+                "caches/r101: holds no statistics of head features (cache.cross), this recipe "
+                "reads them.\n"
+                "Set `objective.cross.classification=null` and `objective.cross.box=null`, or "
+                "build a new cache (`--out caches/NAME --set 'cache.cross={after: 3}'`)."
             ),
         ),
     ],
