@@ -55,17 +55,10 @@ def distill(
 
     Without RECIPE, the paper's row for this teacher and --student.
 
-    --ablate compares: the student is trained without a teacher (plain) and once for each arm, on
-    one cache, with each of --seeds; then all are evaluated on val, and one table shows means,
-    standard errors and paired differences to plain. An arm is one of these:
-
-    * terms that stay on, joined by +, all others being null: main, vlr, kd, kd_vlr, imitation,
-      score_cls, score_box, score (both), cross_cls, cross_box, cross (both), all
-
-    * changes of the whole recipe under a name, NAME:KEY=VALUE;KEY=VALUE:
-      t2:objective.localization.main.temperature=2
-
-    * another recipe (shapes/ld, mine.yaml), on this data, teacher and cache
+    --ablate trains it without a teacher (plain) and once for each arm, on one cache by the same
+    seeds, and compares all on val. An arm is the terms that stay on (main+vlr+kd, kd_vlr,
+    imitation, score, score_cls, score_box, cross, cross_cls, cross_box, all), changes under a name
+    (t2:objective.localization.main.temperature=2;KEY=VALUE), or a recipe (shapes/ld, mine.yaml).
     """
     _check_flags(ablate, seeds, at_once, out)
     flags: Flags = {}
