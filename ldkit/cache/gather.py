@@ -71,9 +71,9 @@ def wanted_groups(stored: Sequence[Group], wanted: Wanted | None) -> tuple[Group
     """Return the groups and columns that are to be read; None wants all that is stored."""
     if wanted is None:
         return tuple(stored)
-    regions = wanted.coverage.model_fields_set | {"main"}
+    regions = {name for name, region in wanted.coverage if region is not None}
     if "score" in regions:
-        regions |= {"score_class"}
+        regions.add("score_class")
     return tuple(_wanted(group, wanted) for group in stored if group.name in regions)
 
 
