@@ -16,7 +16,7 @@ def gathered(counts: list[int], **columns: np.ndarray) -> Gathered:
 
 MAIN = gathered(
     [2, 0, 1],
-    main__location=np.array([1, 4, 0], np.uint16),
+    main__location=np.array([2, 4, 0], np.uint16),
     main__gt_index=np.array([0, 2, 1], np.uint16),
     main__bbox_logits=np.ones((3, 4, 5), np.float16),
 )
@@ -27,12 +27,12 @@ def test_rows_know_their_image_and_their_place_on_the_larger_canvas() -> None:
     assert image_of_rows(np.array([2, 0, 1])).tolist() == [0, 0, 2]
     found = teacher_rows({"main": MAIN}, STAY).main
     assert found.rows.image.tolist() == [0, 0, 2]
-    assert found.rows.location.tolist() == [1, 4, 0]
+    assert found.rows.location.tolist() == [2, 4, 0]
     assert found.rows.gt_index.tolist() == [0, 2, 1]
     assert found.cls_logits is None
     # 16 x 16 pixels have 2 x 2 cells of stride 8 and one of stride 16; 16 x 24 have 2 x 3 and 2.
     target = STAY._replace(moves=moves([(16, 16)] * 3, (16, 24), (8, 16)))
-    assert teacher_rows({"main": MAIN}, target).main.rows.location.tolist() == [1, 6, 0]
+    assert teacher_rows({"main": MAIN}, target).main.rows.location.tolist() == [3, 6, 0]
 
 
 @pytest.mark.law
