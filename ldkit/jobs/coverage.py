@@ -5,6 +5,7 @@ columns. Both sides are made here, from the same sections.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ldkit.cache.format import (
     Columns,
@@ -39,6 +40,13 @@ READS = {
 """The columns beside location and box index that each term reads."""
 
 ALWAYS = frozenset({"main.bbox_logits"})
+
+
+class Stored(NamedTuple):
+    """The rows that a cache holds, and what it keeps of them."""
+
+    coverage: Coverage
+    columns: Columns
 
 
 def read_columns(objective: Objective) -> frozenset[str]:
@@ -76,7 +84,7 @@ def wanted(recipe: Recipe) -> Wanted:
     return Wanted(Coverage.model_validate(regions), columns)
 
 
-def stored(recipe: Recipe, cache: Cache) -> tuple[Coverage, Columns]:
+def stored(recipe: Recipe, cache: Cache) -> Stored:
     """Return the rows and columns that a cache of this recipe holds.
 
     Raises:
@@ -98,7 +106,7 @@ def stored(recipe: Recipe, cache: Cache) -> tuple[Coverage, Columns]:
     if cache.cross is not None:
         regions["cross"] = CrossRegion(after=cache.cross.after)
         columns["cross"] = CrossColumns(statistics=cache.cross.statistics)
-    return Coverage.model_validate(regions), Columns.model_validate(columns)
+    return Stored(Coverage.model_validate(regions), Columns.model_validate(columns))
 
 
 def everything(coverage: Coverage, columns: Columns) -> Wanted:

@@ -36,8 +36,9 @@ def student(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_student_on_a_cache_assigns_nothing_and_never_opens_its_teacher(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, student: Path
 ) -> None:
-    for name in ("train_teacher", "teacher_rows", "size_estimate"):
-        monkeypatch.setattr(f"ldkit.jobs.{name}.assign_atss", refuse)
+    monkeypatch.setattr("ldkit.jobs.train_teacher.assign_atss", refuse)
+    for name in ("jobs.teacher_rows", "jobs.size_estimate", "ops.vlr", "ops.regions"):
+        monkeypatch.setattr(f"ldkit.{name}.atss", refuse)
     monkeypatch.setattr("ldkit.jobs.distill.load_teacher", refuse)
     monkeypatch.setattr("ldkit.jobs.assemble.trained_detector", refuse)
     finish(distill.run(world.student(), tmp_path / "run", CACHED))
