@@ -7,11 +7,16 @@ rename, fsync of the folder. A full disk or a kill leaves what was there before.
 import hashlib
 import json
 import os
+import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ldkit.errors import StorageError
+
+FOREIGN_SECONDS = 24 * 3600
+"""A temporary file of another machine is left alone for so long."""
 
 
 @contextmanager
@@ -22,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
         StorageError: The disk is full, the folder cannot be written, or `path` is a folder.
             The temporary file is removed and `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.tmp")
     try:
         if path.is_dir():
             raise StorageError(
@@ -30,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 where=str(path),
                 hint="Name another file, or remove the folder.",
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         yield temporary
         _sync(temporary)
         temporary.replace(path)
@@ -54,6 +59,45 @@ def why_not_written(path: Path, error: OSError) -> str:
             if folder.is_file():
                 return f"{folder} is a file, not a folder"
     return error.strerror or str(error)
+
+
+def abandoned(folder: Path) -> Iterator[Path]:
+    """Yield the temporary files in a folder whose writers are no more.
+
+    Of a writer on another machine that cannot be known; its file is left for a day.
+    """
+    for path in folder.glob(".*.tmp"):
+        *_, host, writer, _ = path.name.split(".")
+        if host != _host() or not writer.isdecimal():
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > FOREIGN_SECONDS:
+                    yield path
+        elif not _is_running(int(writer)):
+            yield path
+
+
+def _host() -> str:
+    """Return the name of this machine, without dots."""
+    return platform.node().replace(".", "-").replace("/", "-")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's; no number of a process
+        return True
+    return True
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and its parents, each known to its parent durably."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

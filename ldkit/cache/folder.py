@@ -103,6 +103,11 @@ def _receipt(folder: CacheFolder, plan: Plan, number: int) -> Receipt | None:
     return receipt if belongs else None
 
 
+def is_complete(folder: CacheFolder, plan: Plan, number: int) -> bool:
+    """Say whether a shard of this plan has its receipt, and the size that it states."""
+    return _receipt(folder, plan, number) is not None
+
+
 def missing_shards(folder: CacheFolder, plan: Plan) -> list[int]:
     """Return the shards that are still to be built: planned minus receipts."""
     complete = read_receipts(folder, plan)

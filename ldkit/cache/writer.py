@@ -16,7 +16,7 @@ from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document
 from ldkit.cache.format import Plan, keys_digest
 from ldkit.cache.receipts import Manifest, Receipt, RowCounts
 from ldkit.errors import StorageError
-from ldkit.files import canonical_json, write_bytes
+from ldkit.files import abandoned, canonical_json, write_bytes
 from ldkit.structures import ViewKey
 
 
@@ -109,7 +109,7 @@ def seal(folder: Path, plan: Plan, keys: Sequence[ViewKey]) -> Manifest:
         views=sum(receipt.views for receipt in receipts),
         rows=RowCounts.sum(receipt.rows for receipt in receipts),
     )
-    for stale in (*folder.glob(".*.tmp"), *files.shards.glob(".*.tmp")):
+    for stale in (*abandoned(folder), *abandoned(files.shards)):
         _remove(stale)
     write_bytes(files.manifest, manifest.to_bytes())
     return manifest

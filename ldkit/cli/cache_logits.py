@@ -1,14 +1,21 @@
 """`ldkit cache-logits`: the teacher's distributions, written to disk once."""
 
+import os
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ldkit.cli import console, progress
 from ldkit.cli.options import Device, DryRun, Json, Overrides, RecipeName
-from ldkit.recipe.load import load_recipe
+from ldkit.recipe.load import LoadedRecipe, load_recipe
 from ldkit.recipe.table import DEFAULT_ARCH, cache_recipe, short_name
+
+if TYPE_CHECKING:  # the jobs import torch, and help must not
+    from collections.abc import Generator
+
+    from ldkit.jobs.progress import Message
 
 Teacher = Annotated[
     Path | None,
@@ -17,39 +24,81 @@ Teacher = Annotated[
 OutFolder = Annotated[
     Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the cache.")
 ]
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        "--shards",
+        metavar="FIRST:END",
+        help="Build these shards only, without END: for the jobs of an array.",
+        show_default=False,
+    ),
+]
 
 
 def cache_logits(
     recipe: RecipeName = None,
     teacher: Teacher = None,
     out: OutFolder = None,
+    shards: Shards = None,
     overrides: Overrides = None,
     device: Device = "auto",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Write the teacher's box distributions to a cache; run it again to go on after a stop."""
+    """Write the teacher's box distributions to a cache; run it again to go on after a stop.
+
+    Under `torchrun -m ldkit` each process builds a part; the first one tells.
+    """
+    from ldkit.jobs import build_cache as job
+    from ldkit.jobs.cache_build_share import own_device, share_of
+
+    share = share_of(os.environ, shards)
+    tells = share.rank == 0
+    document = _document(recipe, teacher, out, overrides or [], tells=tells)
+    if dry_run:
+        from ldkit.jobs.cache_outline import outline
+
+        if tells:
+            console.show_facts(outline(document.recipe, device), as_json=as_json)
+        return
+    building = job.run(document.recipe, device=own_device(device, os.environ), share=share)
+    if not tells:
+        _silent(building)
+        return
+    progress.show("cache", building)
+    from ldkit.jobs.cache_info import facts
+
+    console.show_facts(facts(job.cache_folder(document.recipe)), as_json=as_json)
+
+
+def _document(
+    recipe: str | None,
+    teacher: Path | None,
+    out: Path | None,
+    overrides: list[str],
+    *,
+    tells: bool,
+) -> LoadedRecipe:
+    """Return the recipe of a build; without one, the recipe for the teacher's backbone."""
     flags = {}
     if teacher is not None:
         flags["teacher.checkpoint"] = ("--teacher", str(teacher))
     if out is not None:
         flags["cache.path"] = ("--out", str(out))
-    from ldkit.jobs import build_cache as job
-
     if recipe is None:
-        arch = DEFAULT_ARCH if teacher is None else short_name(job.backbone_of(teacher))
+        from ldkit.jobs.build_cache import backbone_of
+
+        arch = DEFAULT_ARCH if teacher is None else short_name(backbone_of(teacher))
         recipe = cache_recipe(arch)
-        console.say(f"Taking the recipe {recipe}, for the teacher {arch}.")
+        if tells:
+            console.say(f"Taking the recipe {recipe}, for the teacher {arch}.")
         if teacher is not None and out is None:
             flags["cache.path"] = ("--teacher", f"caches/{teacher.stem}")
-    document = load_recipe(recipe, overrides or [], flags)
+    return load_recipe(recipe, overrides, flags)
 
-    if dry_run:
-        from ldkit.jobs.cache_outline import outline
 
-        console.show_facts(outline(document.recipe, device), as_json=as_json)
-        return
-    progress.show("cache", job.run(document.recipe, device=device))
-    from ldkit.jobs.cache_info import facts
-
-    console.show_facts(facts(job.cache_folder(document.recipe)), as_json=as_json)
+def _silent(job: "Generator[Message, None, bool]") -> None:
+    """Run a job to its end; only its errors are shown."""
+    with closing(job):
+        for _ in job:
+            pass

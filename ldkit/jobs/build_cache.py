@@ -1,7 +1,7 @@
 """`ldkit cache-logits`: every view that the schedule can show, through the teacher, to disk once.
 
 Plan, missing shards, seal. A shard is built from its keys alone, so a build that was killed goes
-on with what is missing and ends in the same bytes.
+on with what is missing and ends in the same bytes, and so do several processes that share it.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -11,19 +11,19 @@ from pathlib import Path
 import torch
 
 from ldkit.cache import writer
-from ldkit.cache.content import ViewRows
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import Build, Plan, views_per_shard
 from ldkit.cache.info import FP16_BYTES, logits_per_row
 from ldkit.data.dataset import ViewDataset, load_batches
-from ldkit.errors import UsageError
+from ldkit.errors import CacheIncomplete, UsageError
 from ldkit.jobs import assemble, coverage, sources
-from ldkit.jobs.canvases import canvas_batches
+from ldkit.jobs.cache_build_memory import Asking
+from ldkit.jobs.cache_build_order import Coming
+from ldkit.jobs.cache_build_share import WHOLE, Share
+from ldkit.jobs.cache_build_writer import ShardWriter
 from ldkit.jobs.progress import Message, Note, Progress
 from ldkit.jobs.size_estimate import Estimate, estimate
-from ldkit.jobs.teacher_rows import rows_of_group
 from ldkit.jobs.train import Material
-from ldkit.jobs.view_rows import rows_by_view
 from ldkit.models.gfl import Detector
 from ldkit.recipe.cache import Cache
 from ldkit.recipe.detector import SmallBackbone, TimmBackbone
@@ -84,13 +84,16 @@ def order(recipe: Recipe) -> Order:
     return Order(Path(cache.path), material, keys, plan, size)
 
 
-def run(recipe: Recipe, *, device: str = "auto") -> Generator[Message, None, None]:
-    """Yield progress; build what is missing, then seal. Finished work is never done twice."""
+def run(
+    recipe: Recipe, *, device: str = "auto", share: Share = WHOLE
+) -> Generator[Message, None, bool]:
+    """Yield progress; build what is missing of a share, and seal once nothing is missing at all.
+
+    Finished work is never done twice. Return whether the cache is sealed: else other processes
+    are still at their shares, and the last of them seals.
+    """
     place = assemble.device(device)
     todo = order(recipe)
-    teacher = load_teacher(
-        Path(sections(recipe)[1]), place, channels_last=recipe.train.channels_last
-    )
     plan = writer.begin(todo.folder, todo.plan)
     missing = missing_shards(CacheFolder(todo.folder), plan)
     if not missing:
@@ -98,8 +101,30 @@ def run(recipe: Recipe, *, device: str = "auto") -> Generator[Message, None, Non
     elif len(missing) < plan.shards:
         done = plan.shards - len(missing)
         yield Note(f"Going on: {done} of {plan.shards} shards of {todo.folder} are complete.")
-    yield from _build(todo, plan, missing, teacher, recipe, place)
-    writer.seal(todo.folder, plan, todo.keys)
+    mine = share.of(missing)
+    if mine:
+        file, layout = sections(recipe)[1], recipe.train.channels_last
+        teacher = load_teacher(file, place, channels_last=layout)
+        yield from build_shards(todo, plan, mine, teacher, recipe.data.workers)
+    if _sealed(todo, plan):
+        return True
+    done = plan.shards - len(missing_shards(CacheFolder(todo.folder), plan))
+    built = "has built its shards" if mine else "had no shard to build"
+    yield Note(
+        f"This process {built}; {done} of {plan.shards} are complete; the last process seals."
+    )
+    return False
+
+
+def _sealed(todo: Order, plan: Plan) -> bool:
+    """Seal if all shards are there. Several processes may: they write the same bytes."""
+    if missing_shards(CacheFolder(todo.folder), plan):
+        return False
+    try:
+        writer.seal(todo.folder, plan, todo.keys)
+    except CacheIncomplete:  # another process is just writing one of them anew
+        return False
+    return True
 
 
 def load_teacher(path: Path, device: torch.device, *, channels_last: bool) -> Detector:
@@ -109,37 +134,34 @@ def load_teacher(path: Path, device: torch.device, *, channels_last: bool) -> De
     return teacher.to(device).to(memory_format=layout)
 
 
-def _build(
-    todo: Order,
-    plan: Plan,
-    missing: Sequence[int],
-    teacher: Detector,
-    recipe: Recipe,
-    device: torch.device,
-) -> Iterator[Progress]:
-    """Write the missing shards, one after the other; one loader feeds them all."""
-    material, limit = todo.material, plan.build.batch_size
-    planned = {
-        shard: canvas_batches(
-            material.records, material.draw, plan.keys_of(shard, todo.keys), limit
-        )
-        for shard in missing
-    }
-    all_batches = [batch for shard in missing for batch in planned[shard]]
+def build_shards(
+    todo: Order, plan: Plan, shards: Sequence[int], teacher: Detector, workers: int
+) -> Iterator[Message]:
+    """Yield progress; write shards, the one with the largest batch first.
+
+    So memory runs out at the start or not at all. One loader feeds them all, and they are written
+    while the teacher goes on. A shard that another process has written meanwhile is left out.
+    """
+    material, device = todo.material, next(teacher.parameters()).device
+    asking = Asking(
+        teacher, coverage.everything(plan.coverage, plan.columns), plan.build.batch_size
+    )
+    coming = Coming.of(CacheFolder(todo.folder), plan, todo.keys, shards, material)
     dataset = ViewDataset(material.records, material.draw)
-    rendered = load_batches(dataset, all_batches, recipe.data.workers, device)
-    asked = coverage.everything(plan.coverage, plan.columns)
-    total = sum(len(batch) for batch in all_batches)
     done = 0
-    for shard in missing:
-        rows: dict[ViewKey, ViewRows] = {}
-        for _ in planned[shard]:
-            batch = next(rendered)
-            rows.update(rows_by_view(batch, rows_of_group(teacher, batch, asked)))
-            yield Progress(done + len(rows), total, "views")
-        done += len(rows)
-        content = [rows[key] for key in plan.keys_of(shard, todo.keys)]
-        writer.write_shard(todo.folder, shard, content, plan)
+    with ShardWriter(todo.folder, plan, todo.keys, device) as written:
+        for batch in load_batches(dataset, coming, workers, device):
+            shard = coming.begun.popleft()
+            for answer in asking.answers(batch):
+                if isinstance(answer, Note):
+                    yield answer
+                    continue
+                written.take(shard, answer)
+                done += len(answer.batch.keys)
+                yield Progress(coming.left_out + done, coming.total, "views")
+        written.finish()
+    if coming.left_out:
+        yield Progress(coming.total, coming.total, "views")
 
 
 def backbone_of(teacher: Path) -> TimmBackbone | SmallBackbone:

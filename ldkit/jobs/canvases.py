@@ -28,3 +28,9 @@ def canvas_batches(
     views = [draw(key, records[key.image_id].hw) for key in keys]
     groups = groups_of_equal_canvas(views, limit)
     return [[keys[position] for position in members] for members in groups]
+
+
+def pixels_of(records: Mapping[int, Record], draw: DrawView, batch: Sequence[ViewKey]) -> int:
+    """Return the pixels of a batch of equal canvas, which its memory grows with."""
+    height, width = draw(batch[0], records[batch[0].image_id].hw).padded_hw
+    return len(batch) * height * width

@@ -60,7 +60,10 @@ def rows_of_group(
     """
     canvas, device, asked = batch.canvas_hw, batch.pixels.device, wanted.coverage
     images = normalise(batch.pixels, resized_sizes(batch.views, device))
-    said = teacher(images, cross_after=None if asked.cross is None else asked.cross.after)
+    if dense or asks_classes(wanted):
+        said = teacher(images, cross_after=None if asked.cross is None else asked.cross.after)
+    else:
+        said = teacher.boxes(images)
     places = anchors(canvas, teacher.grid, device)
     valid_BA = valid_locations(canvas, padded_sizes(batch.views, device), teacher.grid)
     scene = _Scene(places, valid_BA, batch.ground_truth, said)
@@ -74,6 +77,13 @@ def rows_of_group(
         cross=None if asked.cross is None else _statistics(said),
         dense=_everywhere(scene) if dense else None,
     )
+
+
+def asks_classes(wanted: Wanted) -> bool:
+    """Say whether anything that is asked for comes out of the class tower."""
+    asked = wanted.coverage
+    scored = asked.score is not None or asked.cross is not None
+    return scored or not wanted.columns.isdisjoint({"main.cls_logits", "vlr.cls_logits"})
 
 
 def _region(said: Predictions, rows: Rows, *, with_classes: bool) -> RegionRows:

@@ -100,6 +100,19 @@ class GflHead(nn.Module):
         predictions = self._joined(cls_BAC, bbox_BA4K)
         return predictions._replace(maps=tuple(maps), crossing=tuple(crossing))
 
+    def boxes(self, maps: Sequence[Float[Tensor, "B D _ _"]]) -> Predictions:
+        """Return what `forward` says of boxes, bit by bit; of no class, so `cls_logits` has none.
+
+        The class tower does not run.
+        """
+        bbox_BA4K = [
+            self._bbox_rows(self.bbox_tower(map_BDHW), scale)
+            for map_BDHW, scale in zip(maps, self.scales, strict=True)
+        ]
+        joined_BA4K = torch.cat(bbox_BA4K, dim=1)
+        none_BA0 = joined_BA4K.new_empty(*joined_BA4K.shape[:2], 0)
+        return Predictions(none_BA0, joined_BA4K, maps=tuple(maps))
+
     def from_crossing(
         self,
         features: Sequence[tuple[Float[Tensor, "B D _ _"], Float[Tensor, "B D _ _"]]],
@@ -204,6 +217,11 @@ class Detector(nn.Module):
             ValueError: The towers have no such convolution.
         """
         predictions: Predictions = self.head(self.fpn(self.backbone(images)), cross_after)
+        return predictions
+
+    def boxes(self, images: Float[Tensor, "B 3 H W"]) -> Predictions:
+        """Return what `forward` says of boxes, and of no class; the class tower does not run."""
+        predictions: Predictions = self.head.boxes(self.fpn(self.backbone(images)))
         return predictions
 
     def train(self, mode: bool = True) -> "Detector":
