@@ -1,10 +1,11 @@
-"""Open files of one process: opened on first use, never too many, closed with their owner."""
+"""Open shards of one process: opened on first use, never too many, closed with their owner."""
 
 import os
 import weakref
 from pathlib import Path
 
 from ldkit.cache.folder import unreadable
+from ldkit.cache.store import hold, most_open
 
 LIMIT = 256
 """Files open at once. Systems allow a process 1,024 and more; large caches have more shards."""
@@ -19,14 +20,15 @@ class Handles:
         self._finalizer = weakref.finalize(self, _close, self._open)
 
     def of(self, path: Path) -> int:
-        """Return the descriptor of a file; opening one may close the one opened longest ago.
+        """Return the descriptor of a shard; opening one may close those opened longest ago.
 
         Raises:
-            StorageError: The file cannot be opened.
+            StorageError: The file cannot be opened, or fetched where it is one of a mirror.
         """
         handle = self._open.get(path)
         if handle is None:
-            if len(self._open) >= self._limit:
+            limit = min(self._limit, most_open(path) or self._limit)
+            while len(self._open) >= limit:
                 os.close(self._open.pop(next(iter(self._open))))
             handle = self._open[path] = _open(path)
         return handle
@@ -38,7 +40,7 @@ class Handles:
 
 def _open(path: Path) -> int:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = hold(path)
     except OSError as error:
         raise unreadable(path, error) from error
     if hasattr(os, "posix_fadvise"):  # absent on macOS
