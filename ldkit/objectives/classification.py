@@ -6,7 +6,7 @@ from typing import Literal, assert_never
 from jaxtyping import Float
 from torch import Tensor
 
-from ldkit.objectives.normalizers import kd_paper, kd_rows, paper_levels
+from ldkit.objectives.normalizers import mean_of_levels, number_of_rows, paper_levels
 from ldkit.objectives.student import Student
 from ldkit.ops.features import location_levels
 from ldkit.ops.losses import binary_kl, softmax_kl
@@ -49,9 +49,9 @@ def kd_term(
             level_P = location_levels(rows.location, student.anchors)
             levels, images = len(student.anchors.level_sizes), len(student.valid)
             places = paper_levels(rows.image, level_P, images=images, levels=levels)
-            mean = kd_paper(value_P, counted, places)
+            mean = mean_of_levels(value_P, counted, places)
         case "rows":
-            mean = value_P.sum() / kd_rows(counted)
+            mean = value_P.sum() / number_of_rows(counted)
         case _:
             assert_never(settings.normalizer)
     return settings.weight * mean

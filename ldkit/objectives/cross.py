@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ldkit.objectives.normalizers import EPSILON
+from ldkit.objectives.normalizers import ld_weights, mean_over_ranks
 from ldkit.objectives.student import Student
 from ldkit.ops.features import cross_statistics
 from ldkit.ops.losses import localization_kl
@@ -57,7 +57,6 @@ def cross_terms(
 
     Not as published: statistics are those of one image, without the padding of its batch, where
     the published ones are over the batch; the box term leaves out locations below the floor.
-    The sum of w is that of this rank alone.
 
     Raises:
         ValueError: The teacher gives no scores or no statistics, or the student no features.
@@ -106,4 +105,4 @@ def _box_mean(crossed: Predictions, teacher: ScoreRows) -> Float[Tensor, ""]:
     target_P4K = teacher.bbox_logits.to(logits_P4K.dtype)
     edge_P4 = localization_kl(logits_P4K, target_P4K, temperature=1.0)
     weight_P = best_score(teacher, logits_P4K.dtype)
-    return (weight_P * edge_P4.mean(dim=-1)).sum() / weight_P.sum().clamp(min=EPSILON)
+    return (weight_P * edge_P4.mean(dim=-1)).sum() / ld_weights(mean_over_ranks(weight_P.sum()))

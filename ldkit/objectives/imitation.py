@@ -5,14 +5,20 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ldkit.objectives.normalizers import PAPER_IMAGES
+from ldkit.objectives.normalizers import (
+    PAPER_IMAGES,
+    PaperLevels,
+    mean_of_levels,
+    number_of_rows,
+    paper_levels,
+)
 from ldkit.objectives.student import Student
 from ldkit.ops.features import feature_rows, location_levels
 from ldkit.ops.general_instances import general_instances
-from ldkit.structures import Anchors, FeatureRows, TeacherRows
+from ldkit.structures import FeatureRows, TeacherRows
 
 Project = Callable[[Tensor], Tensor]
 """A linear map on rows, from the student's channels to the teacher's."""
@@ -65,7 +71,7 @@ def imitation_term(
         case "paper":
             return settings.weight * _paper_mean(value_P, rows, student, teacher)
         case "rows":
-            return settings.weight * value_P.sum() / max(len(value_P), 1)
+            return settings.weight * value_P.sum() / number_of_rows(torch.ones_like(value_P))
         case _:
             assert_never(settings.normalizer)
 
@@ -86,18 +92,16 @@ def _rows(student: Student, teacher: TeacherRows, settings: ImitationSettings) -
 def _paper_mean(
     value_P: Tensor, rows: FeatureRows, student: Student, teacher: TeacherRows
 ) -> Float[Tensor, ""]:
-    groups = -(-len(student.valid) // PAPER_IMAGES)
-    levels = len(student.anchors.level_sizes)
-    key_P = _level_of_group(rows.image, rows.location, student.anchors)
+    """Return the published mean: a level on which no row of the main region lies counts as 0."""
+    places = _places(rows.image, rows.location, student)
     main = teacher.main.rows
-    main_key = _level_of_group(main.image, main.location, student.anchors)
-    zeros_M = value_P.new_zeros(groups * levels)
-    sum_M = zeros_M.index_add(0, key_P, value_P)
-    count_M = zeros_M.index_add(0, key_P, torch.ones_like(value_P))
-    has_main_M = zeros_M.index_fill(0, main_key, 1.0)
-    return (has_main_M * sum_M / count_M.clamp(min=1.0)).sum() / groups
+    main_places = _places(main.image, main.location, student)
+    has_main = value_P.new_zeros(places.groups).index_fill(0, main_places.group, 1.0)
+    counted_P = has_main[places.group]
+    return mean_of_levels(counted_P * value_P, counted_P, places)
 
 
-def _level_of_group(image: Tensor, location: Tensor, anchors: Anchors) -> Int[Tensor, "P"]:
-    levels = len(anchors.level_sizes)
-    return image // PAPER_IMAGES * levels + location_levels(location, anchors)
+def _places(image: Tensor, location: Tensor, student: Student) -> PaperLevels:
+    level_P = location_levels(location, student.anchors)
+    levels, images = len(student.anchors.level_sizes), len(student.valid)
+    return paper_levels(image, level_P, images=images, levels=levels)

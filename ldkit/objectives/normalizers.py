@@ -19,8 +19,7 @@
 | cross_cls        | locations, classes                    | positives                            |
 | cross_box        | rows · teacher's score, mean of edges | sum of those scores                  |
 
-Positives, weights and overlaps are means over the ranks, and so is the number of rows of class
-distillation. Gradients are averaged over the ranks as well, so that a run on many gives the
+Positives, weights, overlaps and numbers of rows are means over the ranks. Gradients are averaged over the ranks as well, so that a run on many gives the
 gradient of one rank that holds all images.
 """
 
@@ -129,10 +128,10 @@ def paper_levels(
     return PaperLevels(image // PAPER_IMAGES * levels + level, gpus * levels, gpus)
 
 
-def kd_paper(
+def mean_of_levels(
     value: Float[Tensor, "P"], counted: Float[Tensor, "P"], places: PaperLevels
 ) -> Float[Tensor, ""]:
-    """Return the published mean of class distillation.
+    """Return the published mean of class distillation and imitation.
 
     There every level of every GPU has a mean of its own over its rows, 0 without any, and levels
     add up: a level with one row weighs as much as one with a hundred. GPUs are averaged.
@@ -144,6 +143,6 @@ def kd_paper(
     return (summed / number.clamp(min=1.0)).sum() / places.gpus
 
 
-def kd_rows(counted: Float[Tensor, "P"]) -> Float[Tensor, ""]:
-    """Return the denominator that makes class distillation the mean of the rows that count."""
+def number_of_rows(counted: Float[Tensor, "P"]) -> Float[Tensor, ""]:
+    """Return the denominator that makes a sum the mean of the rows that count."""
     return mean_over_ranks(counted.sum()).clamp(min=EPSILON)

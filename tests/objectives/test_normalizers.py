@@ -10,8 +10,8 @@ from ldkit.objectives.distill import DistillSettings, distill_terms
 from ldkit.objectives.gfl import gfl_terms
 from ldkit.objectives.localization import LdSettings, VlrSettings
 from ldkit.objectives.normalizers import (
-    kd_paper,
-    kd_rows,
+    mean_of_levels,
+    number_of_rows,
     ld_paper,
     ld_weights,
     mean_over_ranks,
@@ -67,15 +67,15 @@ def test_published_levels_are_averaged_over_runs_of_three_images() -> None:
     places = paper_levels(image, level, images=5, levels=2)
     assert (places.group.tolist(), places.groups, places.gpus) == ([0, 0, 1, 3, 3], 4, 2)
     value = torch.tensor([1.0, 3.0, 10.0, 100.0, 300.0])
-    assert kd_paper(value, torch.ones(5), places) == (2 + 10 + 200) / 2
+    assert mean_of_levels(value, torch.ones(5), places) == (2 + 10 + 200) / 2
     left_out = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0])
-    assert kd_paper(value * left_out, left_out, places) == (2 + 10 + 100) / 2
+    assert mean_of_levels(value * left_out, left_out, places) == (2 + 10 + 100) / 2
 
 
 @pytest.mark.law
 def test_no_rows_give_no_division_by_zero() -> None:
-    assert kd_rows(torch.zeros(0)) > 0
-    assert kd_rows(torch.ones(7)) == 7
+    assert number_of_rows(torch.zeros(0)) > 0
+    assert number_of_rows(torch.ones(7)) == 7
 
 
 @pytest.mark.law
