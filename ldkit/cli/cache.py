@@ -1,11 +1,11 @@
-"""`ldkit cache info`: what a cache holds, and for whom it was made."""
+"""`ldkit cache`: what a cache holds and for whom it was made; caches that travel."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ldkit.cli import console
+from ldkit.cli import console, progress
 from ldkit.cli.options import Json
 
 app = typer.Typer(no_args_is_help=True, help="Look into a teacher cache.")
@@ -20,3 +20,29 @@ def info(
     from ldkit.jobs.cache_info import facts
 
     console.show_facts(facts(path), as_json=as_json)
+
+
+@app.command("push")
+def push(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a sealed cache.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where to: s3://BUCKET/NAME, ...")],
+    as_json: Json = False,
+) -> None:
+    """Copy a sealed cache to a URL; run it again to go on after a stop."""
+    from ldkit.jobs import cache_transfer
+
+    facts = progress.show("push", cache_transfer.push(path, url))
+    console.show_facts(facts, as_json=as_json)
+
+
+@app.command("pull")
+def pull(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where a cache was pushed to.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder for the cache.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a cache from a URL to a folder; run it again to go on after a stop."""
+    from ldkit.jobs import cache_transfer
+
+    facts = progress.show("pull", cache_transfer.pull(url, path))
+    console.show_facts(facts, as_json=as_json)

@@ -1,3 +1,4 @@
+import hashlib
 import importlib.util
 
 import pytest
@@ -15,8 +16,6 @@ CONTENT = bytes(range(200))
 
 
 def receipt_of(content: bytes) -> Receipt:
-    import hashlib
-
     return Receipt(
         plan="ab" * 32,
         shard=0,
@@ -38,7 +37,8 @@ def test_urls_are_told_from_paths() -> None:
 
 @pytest.mark.law
 @pytest.mark.parametrize("scheme", ["memory", "file"])
-def test_what_is_written_is_found_again(scheme: str, tmp_path, flaky) -> None:
+@pytest.mark.usefixtures("flaky")
+def test_what_is_written_is_found_again(scheme: str, tmp_path) -> None:
     place = Remote(f"{scheme}://{tmp_path}/new/cache/")
     assert place.find("shards/1") is None
     assert place.sizes("shards") == {}
@@ -91,7 +91,8 @@ def test_a_refusal_is_told_at_once(flaky) -> None:
 
 
 @pytest.mark.contract
-def test_other_bytes_are_never_taken_for_the_right_ones(flaky) -> None:
+@pytest.mark.usefixtures("flaky")
+def test_other_bytes_are_never_taken_for_the_right_ones() -> None:
     place, receipt = Remote("flaky://cache"), receipt_of(CONTENT)
     with pytest.raises(CacheCorrupt, match="flaky://cache/shard: is missing"):
         place.proved("shard", receipt)

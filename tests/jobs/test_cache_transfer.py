@@ -1,0 +1,296 @@
+"""Sealed caches to a URL and back: whole, resumed, refused."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from ldkit import files
+from ldkit.cache import writer
+from ldkit.cache.folder import CacheFolder, missing_shards
+from ldkit.cache.info import info
+from ldkit.cache.remote import Remote
+from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch, StorageError, UsageError
+from ldkit.jobs.cache_transfer import pull, push
+from ldkit.jobs.facts import as_json
+from ldkit.jobs.progress import Note, Progress
+from tests.cache.flaky import changed, flaky, intact, lost
+from tests.cache.synthetic import build, make_keys, make_plan, make_rows
+from tests.jobs.tiny import snapshot
+
+__all__ = ["flaky"]
+
+KEYS = make_keys(6)
+PLAN = make_plan(KEYS)
+URL = "flaky://team/r101"
+
+
+@pytest.fixture
+def built(tmp_path):
+    build(tmp_path / "built", PLAN, KEYS)
+    return tmp_path / "built"
+
+
+@pytest.fixture
+def pushed(built, flaky):
+    list(push(built, URL))
+    flaky.read.clear()
+    return Remote(URL)
+
+
+def there(url: str = URL) -> dict[str, bytes]:
+    root = "/" + url.partition("://")[2] + "/"
+    store = MemoryFileSystem.store
+    return {path.removeprefix(root): file.getvalue() for path, file in store.items()}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("flaky")
+@pytest.mark.parametrize("url", [URL, URL + "/"])
+def test_a_cache_comes_back_as_it_was(built, tmp_path, url: str) -> None:
+    list(push(built, url))
+    assert there() == files_of(built)
+    list(pull(url, tmp_path / "back"))
+    assert files_of(tmp_path / "back") == files_of(built)
+
+
+@pytest.mark.law
+def test_a_cache_goes_through_a_folder_of_this_machine(built, tmp_path) -> None:
+    list(push(built, f"file://{tmp_path}/far/r101"))
+    assert files_of(tmp_path / "far" / "r101") == files_of(built)
+    list(pull(f"file://{tmp_path}/far/r101", tmp_path / "back"))
+    assert files_of(tmp_path / "back") == files_of(built)
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("flaky")
+def test_progress_is_in_bytes_and_the_result_says_what_was_sent(built) -> None:
+    messages = push(built, URL)
+    told = []
+    while True:
+        try:
+            told.append(next(messages))
+        except StopIteration as end:
+            facts = as_json(end.value)
+            break
+    total = info(built).bytes
+    assert [message.done for message in told] == sorted(message.done for message in told)
+    assert told[-1] == Progress(total, total, "bytes")
+    assert facts == {
+        "cache": URL,
+        "fingerprint": info(built).fingerprint,
+        "size": {"bytes": total, "shards": 3},
+        "sent": {"bytes": total, "shards": 3},
+    }
+    assert list(push(built, URL)) == [Note(f"{URL} is complete already.")]
+
+
+@pytest.mark.law
+def test_the_manifest_is_written_last(built, flaky, monkeypatch) -> None:
+    written: list[str] = []
+    write = flaky.pipe_file
+
+    def note(self, path: str, value: bytes, **_: object) -> None:
+        written.append(path.removeprefix("/team/r101/"))
+        write(self, path, value)
+
+    monkeypatch.setattr(flaky, "pipe_file", note)
+    list(push(built, URL))
+    shards = [f"shards/00000{n}.{kind}" for n in range(3) for kind in ("safetensors", "json")]
+    assert written == [*shards, "plan.json", "manifest.json"]
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("stop", range(8))
+def test_a_push_that_was_cut_goes_on_with_what_is_missing(
+    built, flaky, monkeypatch, stop: int
+) -> None:
+    left, sent, write = iter(range(stop)), [], flaky.pipe_file
+
+    def cut(self, path: str, value: bytes, **_: object) -> None:
+        if next(left, None) is None:
+            write(self, path, value[:50])
+            raise PermissionError("the connection was closed")
+        write(self, path, value)
+
+    def note(self, path: str, value: bytes, **_: object) -> None:
+        sent.append(path)
+        write(self, path, value)
+
+    monkeypatch.setattr(flaky, "pipe_file", cut)
+    with pytest.raises(StorageError, match="could not be written: PermissionError"):
+        list(push(built, URL))
+    monkeypatch.setattr(flaky, "pipe_file", note)
+    told = list(push(built, URL))
+    assert there() == files_of(built)
+    whole = stop // 2 if stop < 6 else 3
+    assert len([path for path in sent if path.endswith(".safetensors")]) == 3 - whole
+    if whole == 3:
+        assert told == [Note(f"{URL} is complete already.")]
+    elif whole:
+        assert told[0] == Note(f"Going on: {whole} of 3 shards are at {URL}.")
+
+
+@pytest.mark.law
+def test_damage_of_another_size_is_mended_and_hidden_meanwhile(built, pushed, monkeypatch) -> None:
+    pushed.write("shards/000001.safetensors", b"short")
+    pushed.write("shards/000002.json", b"{}")
+    pushed.write("manifest.json", b"{}")
+    seen = []
+    write = type(pushed).write
+
+    def note(self, name: str, content: bytes) -> None:
+        seen.append("manifest.json" in there())
+        write(self, name, content)
+
+    monkeypatch.setattr(type(pushed), "write", note)
+    list(push(built, URL))
+    assert not any(seen)
+    assert there() == files_of(built)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", ["plan.json", "shards/000001.json"])
+def test_another_cache_is_never_overwritten(pushed, tmp_path, name: str) -> None:
+    """Not even one whose push was cut before its plan."""
+    other = make_plan(KEYS, bbox_logits="fp32")
+    build(tmp_path / "other", other, KEYS)
+    for path in there():
+        if path != name:
+            pushed.remove(path)
+    before = there()
+    with pytest.raises(CacheMismatch, match=f"{URL}: holds another cache") as caught:
+        list(push(tmp_path / "other", URL))
+    assert PLAN.digest in caught.value.message
+    assert other.digest in caught.value.message
+    assert caught.value.hint == "Push to another URL, or remove what is there."
+    assert there() == before
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("flaky")
+def test_a_cache_that_is_not_sealed_is_not_pushed(built) -> None:
+    (built / "manifest.json").unlink()
+    with pytest.raises(CacheIncomplete, match="is not sealed: 3 of 3 shards"):
+        list(push(built, URL))
+    assert there() == {}
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("flaky")
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_damaged_shard_is_not_pushed(built, same_size: bool) -> None:
+    path = CacheFolder(built).shard(1)
+    content = path.read_bytes()
+    path.write_bytes(changed("", content) if same_size else content[:-1])
+    with pytest.raises(CacheCorrupt, match=r"000001\.safetensors: (is not what|has \d+ bytes)"):
+        list(push(built, URL))
+    assert "manifest.json" not in there()
+    assert "shards/000001.safetensors" not in there()
+
+
+@pytest.mark.contract
+def test_a_path_is_no_url(built, tmp_path) -> None:
+    with pytest.raises(UsageError, match="is no URL") as caught:
+        list(push(built, str(tmp_path / "far")))
+    assert "file:///FOLDER" in caught.value.hint
+    with pytest.raises(UsageError, match="is no URL"):
+        list(pull(str(built), tmp_path / "near"))
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("pushed")
+@pytest.mark.parametrize("stop", range(3))
+def test_a_pull_that_was_cut_goes_on_with_what_is_missing(
+    built, flaky, tmp_path, stop: int
+) -> None:
+    back, documents = tmp_path / "back", 2
+    flaky.faults[:] = [intact] * (documents + stop) + [lost] * 4
+    with pytest.raises(StorageError, match="connection lost"):
+        list(pull(URL, back))
+    assert not (back / "manifest.json").exists()
+    assert missing_shards(CacheFolder(back), PLAN) == list(range(stop, 3))
+    flaky.read.clear()
+    flaky.faults.clear()
+    told = list(pull(URL, back))
+    assert len(flaky.read) == documents + 3 - stop
+    assert files_of(back) == files_of(built)
+    if stop:
+        assert told[0] == Note(f"Going on: {stop} of 3 shards are at {back}.")
+    assert list(pull(URL, back)) == [Note(f"{back} is complete already.")]
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("pushed")
+def test_a_builder_can_finish_what_a_pull_began(built, flaky, tmp_path) -> None:
+    back = tmp_path / "back"
+    flaky.faults[:] = [intact] * 3 + [lost] * 4
+    with pytest.raises(StorageError):
+        list(pull(URL, back))
+    plan = writer.begin(back, PLAN)
+    for number in missing_shards(CacheFolder(back), plan):
+        rows = [make_rows(key, plan) for key in plan.keys_of(number, KEYS)]
+        writer.write_shard(back, number, rows, plan)
+    writer.seal(back, plan, KEYS)
+    assert files_of(back) == files_of(built)
+
+
+@pytest.mark.contract
+def test_a_changed_shard_is_not_kept(pushed, tmp_path) -> None:
+    name = "shards/000001.safetensors"
+    pushed.write(name, changed("", pushed.find(name)))
+    with pytest.raises(CacheCorrupt, match=f"{URL}/{name}: is not what its receipt says"):
+        list(pull(URL, tmp_path / "back"))
+    assert missing_shards(CacheFolder(tmp_path / "back"), PLAN) == [1, 2]
+    assert not list((tmp_path / "back").rglob(".*.tmp"))
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("pushed")
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 6, 9, 12, 15])
+def test_a_full_disk_stops_a_pull_that_goes_on_later(
+    built, tmp_path, monkeypatch, room: int
+) -> None:
+    left, sync = iter(range(room)), files._sync
+
+    def full(path: Path) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_sync", full)
+        with pytest.raises(StorageError, match="could not be written: No space left"):
+            list(pull(URL, tmp_path / "back"))
+    assert not list((tmp_path / "back").rglob(".*.tmp"))
+    list(pull(URL, tmp_path / "back"))
+    assert files_of(tmp_path / "back") == files_of(built)
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("pushed")
+def test_a_folder_with_another_cache_is_left_alone(tmp_path) -> None:
+    build(tmp_path / "other", make_plan(KEYS, views_per_shard=5), KEYS)
+    before = snapshot(tmp_path / "other")
+    with pytest.raises(CacheMismatch, match="holds another cache") as caught:
+        list(pull(URL, tmp_path / "other"))
+    assert caught.value.hint == "Pull to another folder."
+    build(tmp_path / "same", PLAN, KEYS, most=3)
+    with pytest.raises(CacheMismatch, match="manifest here"):
+        list(pull(URL, tmp_path / "same"))
+    assert snapshot(tmp_path / "other") == before
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("flaky")
+def test_there_must_be_something_to_pull(tmp_path) -> None:
+    with pytest.raises(CacheIncomplete, match="holds no manifest"):
+        list(pull(URL, tmp_path / "back"))
+    assert not (tmp_path / "back").exists()
