@@ -19,8 +19,8 @@
 | cross_cls        | locations, classes                    | positives                            |
 | cross_box        | rows · teacher's score, mean of edges | sum of those scores                  |
 
-Positives, weights, overlaps and numbers of rows are means over the ranks. Gradients are averaged over the ranks as well, so that a run on many gives the
-gradient of one rank that holds all images.
+Positives, weights, overlaps and numbers of rows are means over the ranks. Gradients are averaged
+over the ranks as well, so that a run on many gives the gradient of one rank that holds all images.
 """
 
 from typing import Literal, NamedTuple, assert_never
