@@ -31,7 +31,7 @@ RECORD = "pipeline.json"
 NOT_FOR_TRAINING = (
     *("name", "data", "teacher", "eval", "expect"),
     *("cache.path", "cache.shard_mb", "cache.batch_size"),
-    *("train.checkpoint_every_steps", "train.keep"),
+    *("train.checkpoint_every_steps", "train.log_terms_every_steps", "train.keep"),
 )
 NOT_FOR_SCORES = ("eval.every_epochs", "eval.batch_size", "views.flip", "views.count")
 SHOWN = 12
