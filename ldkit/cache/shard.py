@@ -20,6 +20,7 @@ from ldkit.cache.columns import VIEW_COLUMNS, Column
 from ldkit.cache.folder import CacheFolder, unreadable
 from ldkit.cache.format import Plan
 from ldkit.cache.receipts import Receipt
+from ldkit.cache.store import hold, origin_of
 from ldkit.errors import CacheCorrupt
 from ldkit.structures import View, ViewKey
 
@@ -52,7 +53,7 @@ class Shard:
         self._folder = folder
         self._number = receipt.shard
         try:
-            with self.path.open("rb") as file:
+            with os.fdopen(hold(self.path), "rb") as file:
                 self._prove(file, receipt)
                 self._bytes = self._read_header(file, receipt, plan)
                 views = receipt.views
@@ -113,7 +114,11 @@ class Shard:
             raise self.corrupt("was truncated while it was being read.")
 
     def corrupt(self, message: str) -> CacheCorrupt:
-        """Return the error for this shard, with the way to rebuild it alone."""
+        """Return the error for this shard, with the way to rebuild it, or fetch it, alone."""
+        origin = origin_of(self._folder.path)
+        if origin is not None:
+            hint = f"Delete this file: it is a copy, and the next use fetches it from {origin}."
+            return CacheCorrupt(message, where=str(self.path), hint=hint)
         receipt = self._folder.receipt(self._number)
         return CacheCorrupt(
             message,
