@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ldkit.cache.info import info
 from ldkit.cache.reader import CacheReader
 from ldkit.errors import CacheIncomplete
 from ldkit.jobs import build_cache
+from ldkit.jobs.cache_outline import outline
 from ldkit.jobs.facts import Fact
 from ldkit.jobs.progress import Note, Progress
 from ldkit.recipe.load import dump_recipe
@@ -26,9 +28,10 @@ SLOW_CHILD = """
 import sys, time
 from pathlib import Path
 import ldkit.jobs.build_cache as job
+import ldkit.jobs.cache_build_memory as memory
 from ldkit.recipe.load import load_recipe
-forward = job.rows_of_group
-job.rows_of_group = lambda *given: (time.sleep(0.02), forward(*given))[1]
+forward = memory.rows_of_group
+memory.rows_of_group = lambda *given: (time.sleep(0.02), forward(*given))[1]
 recipe = load_recipe(sys.argv[1]).recipe
 print("begin", flush=True)
 for message in job.run(recipe, device="cpu"):
@@ -79,28 +82,50 @@ def test_a_build_killed_at_random_times_ends_in_the_same_bytes(
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("shards", [0, 1, 3])
+@pytest.mark.parametrize("views", [1, 5, 12])
 def test_a_stopped_build_goes_on_with_what_is_missing(
-    world: World, tmp_path: Path, whole: dict[str, bytes], shards: int
+    world: World, tmp_path: Path, whole: dict[str, bytes], views: int
 ) -> None:
     folder = CacheFolder(tmp_path)
     recipe = world.student(*SMALL, cache=tmp_path)
     job = build_cache.run(recipe, device="cpu")
-    until(job, lambda _: len(list(folder.shards.glob("*.json"))) == shards)
+    last = until(job, lambda told: isinstance(told, Progress) and told.done >= views)
     job.close()
+    assert not writing_threads()
     with pytest.raises(CacheIncomplete):
         CacheReader.open_(tmp_path)
     plan = build_cache.order(recipe).plan
-    assert missing_shards(folder, plan) == list(range(shards, plan.shards))
+    missing = missing_shards(folder, plan)
+    done = plan.keys.count - sum(len(plan.views_of(shard)) for shard in missing)
+    assert isinstance(last, Progress)
+    assert last.done - plan.build.views_per_shard < done <= last.done  # nothing taken is lost
     finished = {path: path.stat().st_mtime_ns for path in folder.shards.glob("*")}
-    note, *progress = told(build_cache.run(recipe, device="cpu"))
-    if shards:
-        text = f"Going on: {shards} of {plan.shards} shards of {tmp_path} are complete."
-        assert note == Note(text)
+    said = told(build_cache.run(recipe, device="cpu"))
+    if done:
+        text = f"Going on: {plan.shards - len(missing)} of {plan.shards} shards of {tmp_path}"
+        assert said[0] == Note(f"{text} are complete.")
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    views = sum(len(plan.views_of(shard)) for shard in range(shards, plan.shards))
-    assert progress[-1] == Progress(views, views, "views")
+    left = plan.keys.count - done
+    assert said[-1] == Progress(left, left, "views")
     assert snapshot(tmp_path) == whole
+
+
+def writing_threads() -> list[str]:
+    """Return the threads that write shards and are alive."""
+    return [each.name for each in threading.enumerate() if each.name.startswith("ldkit-shards")]
+
+
+@pytest.mark.contract
+def test_an_interrupt_waits_for_what_is_being_written(world: World, tmp_path: Path) -> None:
+    recipe = world.student(*SMALL, cache=tmp_path)
+    job = build_cache.run(recipe, device="cpu")
+    until(job, lambda told: isinstance(told, Progress) and told.done >= 8)
+    with pytest.raises(KeyboardInterrupt):
+        job.throw(KeyboardInterrupt)
+    assert not writing_threads()
+    assert not list(tmp_path.rglob("*.tmp"))
+    shards, receipts = (list(tmp_path.glob(f"shards/*.{kind}")) for kind in ("safe*", "json"))
+    assert len(shards) == len(receipts) >= 1
 
 
 @pytest.mark.law
@@ -144,9 +169,9 @@ def test_the_size_is_known_before_anything_runs(world: World, tmp_path: Path) ->
     found = info(order.folder)
     assert found.plan == order.plan
     assert found.views == len(order.keys) == 20
-    assert found.rows_per_view == pytest.approx(order.size.rows_per_view)
+    assert found.rows_per_view == pytest.approx(order.size.rows["main"])
     columns = sum(size for name, size in found.column_bytes.items() if name.startswith("main."))
-    assert order.main_bytes_per_view == pytest.approx(
+    assert order.bytes_per_view("main") == pytest.approx(
         (columns - found.column_bytes["main.offsets"]) / found.views, rel=0.01
     )
     assert order.dense_bytes_per_view == pytest.approx(found.dense_bytes / found.views)
@@ -156,13 +181,13 @@ def test_the_size_is_known_before_anything_runs(world: World, tmp_path: Path) ->
 def test_an_outline_says_what_would_be_built_and_what_is_left(world: World, tmp_path: Path) -> None:
     recipe = world.student(*SMALL, cache=tmp_path / "cache")
     shards = build_cache.order(recipe).plan.shards
-    facts = build_cache.outline(recipe)
+    facts = outline(recipe)
     assert facts["cache"] == str(tmp_path / "cache")
     assert facts["views"] == Fact("20 of 10 images", {"count": 20, "images": 10})
     assert facts["shards"] == to_build(shards, shards)
     assert not (tmp_path / "cache").exists()
     build(recipe)
-    assert build_cache.outline(recipe)["shards"] == to_build(0, shards)
+    assert outline(recipe)["shards"] == to_build(0, shards)
 
 
 def to_build(missing: int, shards: int) -> Fact:
