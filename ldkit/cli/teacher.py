@@ -77,7 +77,7 @@ def import_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a model file of a published GFL or LD checkpoint of mmdetection; no code in it runs."""
+    """Make a model file of a published GFL, GFLv2 or LD checkpoint; no code in it runs."""
     from ldkit.jobs import import_teacher as job
 
     facts = progress.show("import", job.run(file, out, classes))
