@@ -5,7 +5,6 @@ used. Nothing is allocated for a row: it is read into memory of the caller.
 """
 
 import hashlib
-import json
 import os
 from array import array
 from bisect import bisect_left, bisect_right
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from ldkit.cache.columns import VIEW_COLUMNS, Column
 from ldkit.cache.folder import CacheFolder, unreadable
 from ldkit.cache.format import Plan
+from ldkit.cache.header import HeaderError, read_header
 from ldkit.cache.receipts import Receipt
 from ldkit.cache.store import hold, origin_of
 from ldkit.errors import CacheCorrupt
@@ -55,7 +55,7 @@ class Shard:
         try:
             with os.fdopen(hold(self.path), "rb") as file:
                 self._prove(file, receipt)
-                self._bytes = self._read_header(file, receipt, plan)
+                self._bytes = self._find_columns(file, receipt, plan)
                 views = receipt.views
                 view = {column.name: self._read(file, column, views) for column in VIEW_COLUMNS}
                 # Compact arrays of plain integers: looked up one at a time, faster than numpy's.
@@ -63,6 +63,8 @@ class Shard:
                     group.name: array("q", self._read(file, group.offsets, views + 1).tobytes())
                     for group in plan.groups
                 }
+        except HeaderError as error:
+            raise self.corrupt(str(error)) from error
         except FileNotFoundError as error:
             raise self.corrupt("is missing.") from error
         except OSError as error:
@@ -73,6 +75,9 @@ class Shard:
                 raise self.corrupt(
                     f"has offsets that do not rise from 0 to its number of rows: {group}.offsets."
                 )
+        levels = len(plan.axes.strides)
+        if "cross" in self._offsets and set(np.diff(self._offsets["cross"])) != {levels}:
+            raise self.corrupt("has views without one row of cross for each level.")
         self._image_id = array("q", view["view.image_id"].astype("q").tobytes())
         self._view = array("q", view["view.index"].astype("q").tobytes())
         self._crc32 = view["view.pixels_crc32"]
@@ -115,18 +120,7 @@ class Shard:
 
     def corrupt(self, message: str) -> CacheCorrupt:
         """Return the error for this shard, with the way to rebuild it, or fetch it, alone."""
-        origin = origin_of(self._folder.path)
-        if origin is not None:
-            hint = f"Delete this file: it is a copy, and the next use fetches it from {origin}."
-            return CacheCorrupt(message, where=str(self.path), hint=hint)
-        receipt = self._folder.receipt(self._number)
-        return CacheCorrupt(
-            message,
-            where=str(self.path),
-            hint=f"Delete this file, {receipt.name} beside it and {self._folder.manifest}, then "
-            "run `ldkit cache-logits` again with the same recipe and teacher: it rebuilds just "
-            "this shard.",
-        )
+        return corrupt_shard(self._folder, self._number, message)
 
     def _prove(self, file: BufferedReader, receipt: Receipt) -> None:
         size = os.fstat(file.fileno()).st_size
@@ -139,31 +133,15 @@ class Shard:
                 f"  found           {found}"
             )
 
-    def _read_header(self, file: BufferedReader, receipt: Receipt, plan: Plan) -> dict[str, _Bytes]:
-        """Return where the bytes of each column lie in the file.
-
-        Source: the safetensors format: 8 bytes of length, JSON of that length, then the tensors.
-        """
-        file.seek(0)
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        starts = {}
-        rows = receipt.rows.by_group
-        counts = dict.fromkeys(VIEW_COLUMNS, receipt.views)
-        for group in plan.groups:
-            if group.name not in rows:
-                raise self.corrupt(f"has a receipt that does not count the rows of {group.name}.")
-            counts[group.offsets] = receipt.views + 1
-            counts |= dict.fromkeys(group.columns, rows[group.name])
-        for column, count in counts.items():
-            entry = header.get(column.name, {})
-            expected = [column.dtype, [count, *column.shape]]
-            found = [entry.get("dtype"), entry.get("shape")]
-            if found != expected:
-                raise self.corrupt(f"has {column.name} as {found}; the plan says {expected}.")
-            first = 8 + length + int(entry["data_offsets"][0])
-            starts[column.name] = _Bytes(first, column.entry_bytes)
-        return starts
+    def _find_columns(
+        self, file: BufferedReader, receipt: Receipt, plan: Plan
+    ) -> dict[str, _Bytes]:
+        """Return where the bytes of each column lie in the file."""
+        counts = entries(receipt, plan)
+        header = read_header(file, receipt.bytes, counts)
+        return {
+            column.name: _Bytes(header.starts[column.name], column.entry_bytes) for column in counts
+        }
 
     def _read(self, file: BufferedReader, column: Column, count: int) -> NDArray[Any]:
         file.seek(self._bytes[column.name].first)
@@ -171,6 +149,38 @@ class Shard:
         return np.frombuffer(content, column.numpy).reshape(count, *column.shape)
 
 
+def corrupt_shard(folder: CacheFolder, number: int, message: str) -> CacheCorrupt:
+    """Return the error for a shard, with the way to rebuild it, or fetch it, alone."""
+    path, origin = folder.shard(number), origin_of(folder.path)
+    if origin is not None:
+        hint = f"Delete this file: it is a copy, and the next use fetches it from {origin}."
+        return CacheCorrupt(message, where=str(path), hint=hint)
+    return CacheCorrupt(
+        message,
+        where=str(path),
+        hint=f"Delete this file, {folder.receipt(number).name} beside it and {folder.manifest}, "
+        "then run `ldkit cache-logits` again with the same recipe and teacher: it rebuilds just "
+        "this shard.",
+    )
+
+
+def entries(receipt: Receipt, plan: Plan) -> dict[Column, int]:
+    """Return how many entries each column of a shard has.
+
+    Raises:
+        HeaderError: The receipt does not count the rows of a group.
+    """
+    rows = receipt.rows.by_group
+    counts = dict.fromkeys(VIEW_COLUMNS, receipt.views)
+    for group in plan.groups:
+        if group.name not in rows:
+            raise HeaderError(f"has a receipt that does not count the rows of {group.name}.")
+        counts[group.offsets] = receipt.views + 1
+        counts |= dict.fromkeys(group.columns, rows[group.name])
+    return counts
+
+
 def _rises(offsets: Sequence[int], rows: int) -> bool:
-    steps = np.diff(np.asarray(offsets))
-    return offsets[0] == 0 and offsets[-1] == rows and bool((steps >= 0).all())
+    # Compared, not subtracted: differences of wild numbers run over.
+    values = np.asarray(offsets)
+    return offsets[0] == 0 and offsets[-1] == rows and bool((values[1:] >= values[:-1]).all())
