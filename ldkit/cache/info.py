@@ -66,7 +66,9 @@ def info(path: Path) -> CacheInfo:
         raise incomplete(folder)
     plan = read_document(folder.plan, Plan)
     sealed = file_size(folder.manifest) is not None
-    receipts = read_receipts(folder, plan).values()
+    manifest = read_document(folder.manifest, Manifest) if sealed else None
+    # Of a mirror no shard need be here: its manifest counts them all.
+    receipts = read_receipts(folder, plan).values() if manifest is None else manifest.receipts
     views = sum(receipt.views for receipt in receipts)
     column_bytes = {column.name: views * column.entry_bytes for column in VIEW_COLUMNS}
     groups = []
@@ -80,7 +82,7 @@ def info(path: Path) -> CacheInfo:
     return CacheInfo(
         path=path,
         plan=plan,
-        fingerprint=read_document(folder.manifest, Manifest).digest if sealed else None,
+        fingerprint=None if manifest is None else manifest.digest,
         shards=len(receipts),
         views=views,
         groups=tuple(groups),

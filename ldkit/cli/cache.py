@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Look into a teacher cache.")
 
 @app.command("info")
 def info(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the cache.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder of the cache, or its URL.")],
     as_json: Json = False,
 ) -> None:
     """Show what a cache holds: rows, bytes by column, teacher, data set and views."""

@@ -24,9 +24,11 @@ Student = Annotated[
     str | None,
     typer.Option("--student", help=ARCHITECTURES, show_default=False),
 ]
-CacheFolder = Annotated[
-    Path | None,
-    typer.Option("--cache", metavar="FOLDER", help="A sealed cache.", show_default=False),
+CachePlace = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", metavar="FOLDER", help="A sealed cache; also its URL.", show_default=False
+    ),
 ]
 Online = Annotated[bool, typer.Option("--online", help="Run the teacher at every step instead.")]
 Teacher = Annotated[
@@ -38,7 +40,7 @@ Teacher = Annotated[
 def distill(
     recipe: RecipeName = None,
     student: Student = None,
-    cache: CacheFolder = None,
+    cache: CachePlace = None,
     online: Online = False,
     teacher: Teacher = None,
     out: OutFile = None,
@@ -65,14 +67,14 @@ def distill(
     if teacher is not None:
         flags["teacher.checkpoint"] = ("--teacher", str(teacher))
     if cache is not None:
-        flags["cache.path"] = ("--cache", str(cache))
+        flags["cache.path"] = ("--cache", cache)
     from ldkit.jobs import distill as job
     from ldkit.jobs import open_cache
 
     if recipe is None and cache is None and not online:
-        cache = open_cache.only_sealed_cache(Path("caches"))
+        cache = str(open_cache.only_sealed_cache(Path("caches")))
         console.say(f"Taking the cache {cache}, the only sealed one.")
-        flags["cache.path"] = ("caches/", str(cache))
+        flags["cache.path"] = ("caches/", cache)
     if recipe is None:
         chosen = _table_row(student, teacher if online else None, None if online else cache)
     else:
@@ -120,7 +122,7 @@ def _check_flags(
         )
 
 
-def _table_row(student: str | None, teacher: Path | None, cache: Path | None) -> Choice:
+def _table_row(student: str | None, teacher: Path | None, cache: str | None) -> Choice:
     """Return the row of the table for the teacher at hand: a file, a cache, or none."""
     from ldkit.jobs import build_cache, open_cache
 

@@ -14,6 +14,7 @@ from ldkit.cache import writer
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import Build, Plan, views_per_shard
 from ldkit.cache.info import FP16_BYTES, logits_per_row
+from ldkit.cache.remote import is_url
 from ldkit.data.dataset import ViewDataset, load_batches
 from ldkit.errors import CacheIncomplete, UsageError
 from ldkit.jobs import assemble, coverage, sources
@@ -61,6 +62,7 @@ def order(recipe: Recipe) -> Order:
         CacheMismatch: The teacher's classes are not those of the data set.
     """
     cache, teacher = sections(recipe)
+    folder = cache_folder(recipe)
     file = sources.read_teacher(teacher)
     material = Material.of(recipe)
     sources.check_teacher(file, teacher, material.index)
@@ -81,7 +83,7 @@ def order(recipe: Recipe) -> Order:
         ),
         keys=keys,
     )
-    return Order(Path(cache.path), material, keys, plan, size)
+    return Order(folder, material, keys, plan, size)
 
 
 def run(
@@ -170,8 +172,20 @@ def backbone_of(teacher: Path) -> TimmBackbone | SmallBackbone:
 
 
 def cache_folder(recipe: Recipe) -> Path:
-    """Return the folder of the recipe's cache."""
-    return Path(sections(recipe)[0].path)
+    """Return the folder of the recipe's cache, where one is built.
+
+    Raises:
+        UsageError: The recipe has no cache, or one at a URL.
+    """
+    path = sections(recipe)[0].path
+    if is_url(path):
+        raise UsageError(
+            "is a URL, but a cache is built in a folder.",
+            where=path,
+            hint="Build it in a folder (`--out caches/NAME`, or `--set cache.path=caches/NAME`), "
+            "then send it there: `ldkit cache push caches/NAME URL`.",
+        )
+    return Path(path)
 
 
 def sections(recipe: Recipe) -> tuple[Cache, Path]:

@@ -4,19 +4,20 @@ from pathlib import Path
 
 from ldkit.cache.format import Axes, Source
 from ldkit.cache.info import CacheInfo, info
+from ldkit.cache.store import local
 from ldkit.jobs.facts import Fact, Facts, aligned, plural, share, size
 
 
-def facts(path: Path) -> Facts:
-    """Return what a cache holds, for whom it was made, and what it weighs.
+def facts(place: Path | str) -> Facts:
+    """Return what a cache in a folder or at a URL holds, for whom it was made, what it weighs.
 
     Raises:
         CacheError: There is no cache, or its documents are damaged.
     """
-    found = info(path)
+    found = info(local(str(place)))
     plan, sources = found.plan, found.plan.sources
     return {
-        "cache": str(path),
+        "cache": str(place),
         "state": _state(found),
         "views": share(found.views, plan.keys.count),
         "rows": Fact(
