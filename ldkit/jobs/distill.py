@@ -124,8 +124,9 @@ def outline(recipe: Recipe, folder: Path, options: Options) -> Facts:
             check_cacheable(recipe)
             reader = open_cache(recipe, material)
             known = reader.fingerprint
-            value = {"folder": str(reader.path), "fingerprint": known}
-            facts["cache"] = Fact(f"{reader.path} ({known[:12]})", value)
+            assert recipe.cache is not None
+            value = {"folder": recipe.cache.path, "fingerprint": known}
+            facts["cache"] = Fact(f"{recipe.cache.path} ({known[:12]})", value)
         case Source.ONLINE:
             check_student(recipe, sources.read_teacher(path), path, material.index)
             facts["teacher"] = str(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 from ldkit.cache.compare import require_fit
 from ldkit.cache.folder import CacheFolder
 from ldkit.cache.reader import CacheReader
+from ldkit.cache.store import local
 from ldkit.errors import UsageError
 from ldkit.jobs import coverage, sources
 from ldkit.jobs.fit_check import check_student, teacher_path
@@ -29,7 +30,7 @@ def open_cache(recipe: Recipe, material: Material) -> CacheReader:
             hint="Name a cache with `--cache FOLDER`, or run the teacher beside the student with "
             "`--online`.",
         )
-    folder = Path(recipe.cache.path)
+    folder = local(recipe.cache.path)
     wanted = coverage.wanted(recipe)
     reader = CacheReader.open_(folder, wanted)
     cached = reader.plan.sources
@@ -51,14 +52,15 @@ def open_cache(recipe: Recipe, material: Material) -> CacheReader:
     return reader
 
 
-def backbone_of(cache: Path) -> TimmBackbone | SmallBackbone:
-    """Return the backbone of the teacher that a sealed cache was made with.
+def backbone_of(place: str) -> TimmBackbone | SmallBackbone:
+    """Return the backbone of the teacher that a sealed cache, or one at a URL, was made with.
 
     Raises:
         CacheError: The cache is not sealed, damaged, or of another version.
     """
-    reader = CacheReader.open_(cache)
-    return sources.cached_detector(reader.plan.sources.model, cache).backbone
+    folder = local(place)
+    reader = CacheReader.open_(folder)
+    return sources.cached_detector(reader.plan.sources.model, folder).backbone
 
 
 def only_sealed_cache(root: Path) -> Path:
