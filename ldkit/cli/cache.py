@@ -6,7 +6,27 @@ from typing import Annotated
 import typer
 
 from ldkit.cli import console, progress
-from ldkit.cli.options import Json
+from ldkit.cli.options import Device, Json, Overrides
+from ldkit.recipe.load import load_recipe
+
+VerifiedBy = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="The recipe it was built with: its data set, and its teacher where it is asked.",
+        show_default=False,
+    ),
+]
+Level = Annotated[
+    str | None,
+    typer.Option(
+        "--level",
+        metavar="LEVEL",
+        help="structure, bytes, pixels or teacher; each includes those before. Without it: bytes, "
+        "with a recipe pixels.",
+        show_default=False,
+    ),
+]
 
 app = typer.Typer(no_args_is_help=True, help="Look into a teacher cache.")
 
@@ -46,3 +66,27 @@ def pull(
 
     facts = progress.show("pull", cache_transfer.pull(url, path))
     console.show_facts(facts, as_json=as_json)
+
+
+@app.command("verify")
+def verify(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder of the cache, or its URL.")],
+    recipe: VerifiedBy = None,
+    level: Level = None,
+    views: Annotated[
+        int, typer.Option("--views", min=1, help="Views that the teacher is asked about again.")
+    ] = 64,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides which views.")] = 0,
+    overrides: Overrides = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Prove that a cache is whole, and with a recipe that its pixels and teacher are the same."""
+    from ldkit.jobs import cache_verify as job
+
+    document = None if recipe is None else load_recipe(recipe, overrides or []).recipe
+    options = job.Options(level, document, views=views, seed=seed, device=device)
+    report = progress.show("verify", job.run(path, options))
+    console.show_facts(report.facts, as_json=as_json)
+    if report.error is not None:
+        raise report.error
