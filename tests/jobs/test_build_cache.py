@@ -20,6 +20,7 @@ from ldkit.recipe.load import dump_recipe
 from ldkit.recipe.schema import Recipe
 from tests.jobs.conftest import MAY_FORK, World
 from tests.jobs.tiny import ROOT, environment, finish, python, snapshot, told, until
+from tests.system_calls import system_calls
 
 SMALL = ("cache.shard_mb=0.003", "cache.batch_size=2")
 """A few views in each shard."""
@@ -126,6 +127,30 @@ def test_an_interrupt_waits_for_what_is_being_written(world: World, tmp_path: Pa
     assert not list(tmp_path.rglob("*.tmp"))
     shards, receipts = (list(tmp_path.glob(f"shards/*.{kind}")) for kind in ("safe*", "json"))
     assert len(shards) == len(receipts) >= 1
+
+
+@pytest.mark.law
+def test_nothing_is_named_before_it_is_durable(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with system_calls(folder) as calls:
+        build(world.student(*SMALL, cache=folder))
+    written = [call.split()[-1] for call in calls if call.startswith("rename ")]
+    assert written[0] == "plan.json"
+    assert written[-1] == "manifest.json"
+    shards = written[1:-1]
+    assert len(shards) == 2 * len(set(map(stem, shards)))
+    for shard, receipt in zip(shards[::2], shards[1::2], strict=True):
+        assert (shard, receipt) == (f"{stem(shard)}.safetensors", f"{stem(shard)}.json")
+    for name in written:
+        path = Path(name)
+        position = next(n for n, call in enumerate(calls) if call.endswith(f"~ {name}"))
+        assert calls[position - 1] == f"sync {path.with_name(f'.{path.name}~')}"
+        assert calls[position + 1] == f"sync {path.parent}"  # before anything else is begun
+
+
+def stem(name: str) -> str:
+    """Return the path of a shard or receipt without its ending."""
+    return name.partition(".")[0]
 
 
 @pytest.mark.law

@@ -9,6 +9,7 @@ from torch import Tensor
 from ldkit.models.backbone import small_backbone
 from ldkit.models.fpn import Fpn
 from ldkit.models.gfl import Detector, GflHead
+from ldkit.models.quality import EdgeQuality
 from ldkit.ops.anchors import anchors, level_sizes
 from ldkit.ops.distribution import project
 from ldkit.structures import Grid, Predictions
@@ -243,6 +244,36 @@ def test_gradients_of_the_student_are_the_same_with_crossing_features() -> None:
             assert gradient is None
         else:
             torch.testing.assert_close(gradient, parameter.grad)
+
+
+@pytest.mark.law
+@settings(deadline=None, max_examples=15)
+@given(
+    convs=st.integers(0, 3),
+    views=st.integers(1, 3),
+    canvas=st.tuples(st.integers(33, 150), st.integers(33, 150)),
+    has_quality=st.booleans(),
+)
+def test_boxes_alone_are_bit_by_bit_those_of_the_whole_head(
+    convs: int, views: int, canvas: tuple[int, int], has_quality: bool
+) -> None:
+    model = small_detector(convs=convs).eval()
+    if has_quality:
+        model.head.quality = EdgeQuality(topk=3, channels=8)
+    fill(model)
+    images = torch.randn(views, 3, *canvas)
+    whole = predicted(model, images)
+
+    def refuse(*_: object) -> None:
+        pytest.fail("the class tower was asked")
+
+    for part in (model.head.cls_tower, model.head.cls_logits):
+        part.register_forward_pre_hook(refuse)
+    with torch.no_grad():
+        boxes = model.boxes(images)
+    assert boxes.bbox_logits.equal(whole.bbox_logits)
+    assert all(map(torch.equal, boxes.maps, whole.maps))
+    assert boxes.cls_logits.shape == (*boxes.bbox_logits.shape[:2], 0)
 
 
 @pytest.mark.contract
