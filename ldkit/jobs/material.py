@@ -1,5 +1,6 @@
 """What a run trains on."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,10 @@ from ldkit.data.dataset import DrawView
 from ldkit.jobs import assemble
 from ldkit.jobs.benchmark import Benchmark, benchmark, check_classes
 from ldkit.recipe.schema import Recipe
+from ldkit.structures import ViewKey
+
+Lead = Callable[[list[list[ViewKey]]], Iterable[list[ViewKey]]]
+"""From the batches of an epoch to the same ones, while what the next ones need is made ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,7 @@ class Material:
     records: dict[int, Record]
     draw: DrawView
     validation: Benchmark | None = None
+    lead: Lead = list
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Material":
@@ -29,9 +35,9 @@ class Material:
         policy = assemble.view_policy(recipe.views, recipe.seed)
         return cls(index, training_records(index), policy.draw)
 
-    def drawn_by(self, draw: DrawView) -> "Material":
-        """Return the same images with another source of views."""
-        return replace(self, draw=draw)
+    def drawn_by(self, draw: DrawView, lead: Lead = list) -> "Material":
+        """Return the same images with another source of views, which may like to be ahead."""
+        return replace(self, draw=draw, lead=lead)
 
     def with_validation(self, recipe: Recipe, model: Path) -> "Material":
         """Return the same with the images to evaluate on, where the recipe asks for it.

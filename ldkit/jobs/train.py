@@ -227,7 +227,7 @@ def _fit(run: _Run, planned: Course) -> Iterator[Event]:
     def epoch(number: int, first: int) -> Iterator[Batch]:
         keys = _keys(recipe, run.material, number)[first:]
         dataset = ViewDataset(run.material.records, run.material.draw)
-        return load_batches(dataset, keys, recipe.data.workers, device)
+        return load_batches(dataset, run.material.lead(keys), recipe.data.workers, device)
 
     return fit(step, epoch, run.state, planned, run.watched)
 

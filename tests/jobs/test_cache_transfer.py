@@ -46,27 +46,22 @@ def there(url: str = URL) -> dict[str, bytes]:
     return {path.removeprefix(root): file.getvalue() for path, file in store.items()}
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 @pytest.mark.law
 @pytest.mark.usefixtures("flaky")
 @pytest.mark.parametrize("url", [URL, URL + "/"])
 def test_a_cache_comes_back_as_it_was(built, tmp_path, url: str) -> None:
     list(push(built, url))
-    assert there() == files_of(built)
+    assert there() == snapshot(built)
     list(pull(url, tmp_path / "back"))
-    assert files_of(tmp_path / "back") == files_of(built)
+    assert snapshot(tmp_path / "back") == snapshot(built)
 
 
 @pytest.mark.law
 def test_a_cache_goes_through_a_folder_of_this_machine(built, tmp_path) -> None:
     list(push(built, f"file://{tmp_path}/far/r101"))
-    assert files_of(tmp_path / "far" / "r101") == files_of(built)
+    assert snapshot(tmp_path / "far" / "r101") == snapshot(built)
     list(pull(f"file://{tmp_path}/far/r101", tmp_path / "back"))
-    assert files_of(tmp_path / "back") == files_of(built)
+    assert snapshot(tmp_path / "back") == snapshot(built)
 
 
 @pytest.mark.contract
@@ -129,7 +124,7 @@ def test_a_push_that_was_cut_goes_on_with_what_is_missing(
         list(push(built, URL))
     monkeypatch.setattr(flaky, "pipe_file", note)
     told = list(push(built, URL))
-    assert there() == files_of(built)
+    assert there() == snapshot(built)
     whole = stop // 2 if stop < 6 else 3
     assert len([path for path in sent if path.endswith(".safetensors")]) == 3 - whole
     if whole == 3:
@@ -153,7 +148,7 @@ def test_damage_of_another_size_is_mended_and_hidden_meanwhile(built, pushed, mo
     monkeypatch.setattr(type(pushed), "write", note)
     list(push(built, URL))
     assert not any(seen)
-    assert there() == files_of(built)
+    assert there() == snapshot(built)
 
 
 @pytest.mark.contract
@@ -221,7 +216,7 @@ def test_a_pull_that_was_cut_goes_on_with_what_is_missing(
     flaky.faults.clear()
     told = list(pull(URL, back))
     assert len(flaky.read) == documents + 3 - stop
-    assert files_of(back) == files_of(built)
+    assert snapshot(back) == snapshot(built)
     if stop:
         assert told[0] == Note(f"Going on: {stop} of 3 shards are at {back}.")
     assert list(pull(URL, back)) == [Note(f"{back} is complete already.")]
@@ -239,7 +234,7 @@ def test_a_builder_can_finish_what_a_pull_began(built, flaky, tmp_path) -> None:
         rows = [make_rows(key, plan) for key in plan.keys_of(number, KEYS)]
         writer.write_shard(back, number, rows, plan)
     writer.seal(back, plan, KEYS)
-    assert files_of(back) == files_of(built)
+    assert snapshot(back) == snapshot(built)
 
 
 @pytest.mark.contract
@@ -271,7 +266,7 @@ def test_a_full_disk_stops_a_pull_that_goes_on_later(
             list(pull(URL, tmp_path / "back"))
     assert not list((tmp_path / "back").rglob(".*.tmp"))
     list(pull(URL, tmp_path / "back"))
-    assert files_of(tmp_path / "back") == files_of(built)
+    assert snapshot(tmp_path / "back") == snapshot(built)
 
 
 @pytest.mark.contract
