@@ -1,11 +1,11 @@
 """Is this the cache that a recipe needs? Both sides, field by field, where it is not."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ldkit.cache.format import Axes, Plan, Sources, Wanted
+from ldkit.cache.format import Axes, Plan, Source, Sources, Wanted
 from ldkit.cache.shortfall import coverage_error, shortfalls
 from ldkit.errors import CacheMismatch
 from ldkit.files import canonical_json
@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 12
 """Digits of a fingerprint that are shown."""
+
+EXTENDS = "add what is missing to it (`ldkit cache-logits RECIPE --extend`), "
+"""A way out where a cache could hold both: part of a hint."""
 
 _PHRASES = {
     "weights": "another teacher",
@@ -33,6 +36,8 @@ _ADVICE = {
     "data": "Point `data` at the original data set",
     "views": "Set `views` and `seed` as they were",
 }
+
+_EXTENSIBLE = ("data", "views", "coverage", "columns", "keys")
 
 Fields = dict[str, str]
 """Dotted name → text. The fingerprint of a source has the empty name: it alone decides."""
@@ -80,20 +85,57 @@ def require_same_plan(cached: Plan, wanted: Plan, folder: Path) -> None:
     Raises:
         CacheMismatch: With both sides, field by field.
     """
-    _require_equal(_sections(_dump(cached)), _sections(_dump(wanted)), folder)
+    ours, theirs = _sections(_dump(cached)), _sections(_dump(wanted))
+    extends = any(not _agree(ours[name], theirs[name]) for name in _EXTENSIBLE)
+    hint = EXTENDS if extends and is_kin(cached, wanted) else ""
+    _require_equal(ours, theirs, folder, hint)
 
 
-def require_fit(plan: Plan, sources: Sources, axes: Axes, wanted: Wanted, folder: Path) -> None:
+def is_kin(one: Plan, other: Plan) -> bool:
+    """Say whether what two plans describe can stand in one cache."""
+    ours, theirs = _kin_sections(one, other), _kin_sections(other, one)
+    return all(_agree(ours[name], theirs[name]) for name in theirs)
+
+
+def require_kin(root: Plan, other: Plan, folder: Path) -> None:
+    """Check that a generation may stand beside the root of a cache.
+
+    Teacher, detector, renderer and axes must be equal; so must the view policy but for how many
+    views it draws, and how a column is stored that both have. Images, keys, regions, groups, and
+    the sizes of shards and batches may differ.
+
+    Raises:
+        CacheMismatch: With both sides, field by field.
+    """
+    if is_kin(root, other):
+        return
+    ours, theirs = _kin_sections(root, other), _kin_sections(other, root)
+    different = [name for name in theirs if not _agree(ours[name], theirs[name])]
+    lines = [line for name in theirs for line in _lines(name, ours[name], theirs[name])]
+    raise CacheMismatch(
+        f"does not belong to this cache: it was made for {_phrase(different)}.\n\n"
+        f"{_table([_Line('', 'cache', folder.name), *lines])}\n",
+        where=str(folder),
+        hint="Parts of one cache must come from one teacher and one view policy. Move this folder "
+        "away.",
+    )
+
+
+def require_fit(
+    plans: Sequence[Plan], sources: Sources, axes: Axes, wanted: Wanted, folder: Path
+) -> None:
     """Check that a cache says what a student of this recipe would hear from its teacher.
 
-    It may hold more than is wanted. The width of features counts where they are wanted and
-    `axes` has one. Another renderer only warns: `CacheReader.check_pixels` proves whether it
-    matters.
+    `plans` are those of its generations, the root's first: data set and view policy may be those
+    of any. A cache may hold more than is wanted. The width of features counts where they are
+    wanted and `axes` has one. Another renderer only warns: `CacheReader.check_pixels` proves
+    whether it matters.
 
     Raises:
         CacheMismatch: It was made from something else; both sides, field by field.
         CacheCoverage: It lacks what is wanted, or holds it otherwise.
     """
+    plan = _closest(plans, sources)
     render = plan.sources.render
     if render.fingerprint != sources.render.fingerprint:
         facts = canonical_json(render.facts), canonical_json(sources.render.facts)
@@ -103,23 +145,44 @@ def require_fit(plan: Plan, sources: Sources, axes: Axes, wanted: Wanted, folder
         axes = axes.model_copy(update={"channels": plan.axes.channels})
     sources = sources.model_copy(update={"render": render})
     require_same_plan(plan, plan.model_copy(update={"sources": sources, "axes": axes}), folder)
-    found = tuple(shortfalls(plan, wanted))
+    found = tuple(shortfalls(plans, wanted))
     if found:
         raise coverage_error(found, folder)
 
 
-def _require_equal(cached: dict[str, Fields], wanted: dict[str, Fields], folder: Path) -> None:
+def _closest(plans: Sequence[Plan], sources: Sources) -> Plan:
+    """Return the root's plan with data set, view policy and channels of any that fit better."""
+    root = plans[0]
+    found: dict[str, object] = {}
+    for plan in plans:
+        for name in ("data", "views"):
+            source: Source = getattr(plan.sources, name)
+            if source.fingerprint == getattr(sources, name).fingerprint:
+                found[name] = source
+    axes = root.axes
+    for plan in plans:
+        axes = axes if axes.channels is not None else plan.axes
+    return root.model_copy(update={"sources": root.sources.model_copy(update=found), "axes": axes})
+
+
+def _require_equal(
+    cached: dict[str, Fields], wanted: dict[str, Fields], folder: Path, other_way: str
+) -> None:
     different = [name for name in wanted if not _agree(cached[name], wanted[name])]
     if not different:
         return
     lines = [line for name in wanted for line in _lines(name, cached[name], wanted[name])]
-    phrases = dict.fromkeys(_PHRASES[name] for name in different)
     advice = _ADVICE.get(different[0], "Set the recipe as it was")
     raise CacheMismatch(
-        f"was made for {' and '.join(phrases)}.\n\n{_table(lines)}\n",
+        f"was made for {_phrase(different)}.\n\n"
+        f"{_table([_Line('', 'cache', 'this recipe'), *lines])}\n",
         where=str(folder),
-        hint=f"{advice}, or build a new cache (`--out caches/NAME`).",
+        hint=f"{advice}, {other_way}or build a new cache (`--out caches/NAME`).",
     )
+
+
+def _phrase(different: Sequence[str]) -> str:
+    return " and ".join(dict.fromkeys(_PHRASES[name] for name in different))
 
 
 def _dump(plan: Plan) -> dict[str, object]:
@@ -140,6 +203,27 @@ def _sections(plan: Mapping[str, object]) -> dict[str, Fields]:
         elif name in _PHRASES:
             sections[name] = dict(_flat(value))
     return sections
+
+
+def _kin_sections(plan: Plan, beside: Plan) -> dict[str, Fields]:
+    """Return the parts of a plan that must be equal where it stands beside another."""
+    sections = _sections(_dump(plan))
+    views = sections["views"]
+    # How many views there are: of one size they are plain and mirrored, of a range they count.
+    free = {"", "count"} if views["short_side_px"].startswith("[") else {"", "count", "flip"}
+    shared = _stored(plan) & _stored(beside)
+    kept = {name: sections[name] for name in ("weights", "model", "render")}
+    kept["views"] = {name: text for name, text in views.items() if name not in free}
+    kept["axes"] = dict(sections["axes"])
+    if plan.axes.channels is None or beside.axes.channels is None:
+        kept["axes"].pop("channels", None)
+    kept["columns"] = {name: sections["columns"][name] for name in sorted(shared)}
+    kept["build"] = {"pad_multiple_px": sections["build"]["pad_multiple_px"]}
+    return kept
+
+
+def _stored(plan: Plan) -> set[str]:
+    return {name for name, codec in _sections(_dump(plan))["columns"].items() if codec != "null"}
 
 
 def _source(content: object) -> Iterator[tuple[str, str]]:
@@ -171,8 +255,7 @@ def _lines(name: str, cached: Fields, wanted: Fields) -> Iterator[_Line]:
             yield _Line(f"  {field}", *pair)
 
 
-def _table(lines: list[_Line]) -> str:
-    rows = [_Line("", "cache", "this recipe"), *lines]
+def _table(rows: list[_Line]) -> str:
     names = max(len(row.name) for row in rows)
     cached = max(len(row.cached) for row in rows)
     return "\n".join(

@@ -38,6 +38,15 @@ class CacheFolder:
         """Return the file that proves a shard complete."""
         return self.shards / f"{number:06d}.json"
 
+    @property
+    def generations(self) -> Path:
+        """Return the folder of what extends this cache, generation by generation."""
+        return self.path / "generations"
+
+    def generation(self, number: int) -> "CacheFolder":
+        """Return the files of a generation, counted from 1."""
+        return CacheFolder(self.generations / f"{number:03d}")
+
 
 def read_document(path: Path, kind: type[Kind]) -> Kind:
     """Return the document in a file.

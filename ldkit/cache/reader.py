@@ -4,8 +4,8 @@ A reader can be pickled and survives a fork: files are opened by each process on
 `os.preadv` carries its own position. One reader serves one thread.
 """
 
-from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ from torch import Tensor
 from ldkit.cache.answer import Target, image_of_rows, teacher_rows
 from ldkit.cache.canvas import moves
 from ldkit.cache.content import name_of, pixels_crc32
-from ldkit.cache.document import REBUILD
-from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_file
 from ldkit.cache.format import Plan, Wanted
-from ldkit.cache.gather import Gathered, Gatherer, Place, wanted_groups
+from ldkit.cache.gather import Gathered, Gatherer, Place
+from ldkit.cache.generations import Generation, fingerprint, read_generations
+from ldkit.cache.held import require_views
 from ldkit.cache.receipts import Manifest
-from ldkit.cache.shard import Shard
-from ldkit.errors import CacheCorrupt, CacheMismatch
+from ldkit.cache.routes import Route, Stock, raised_floor, routes
+from ldkit.errors import CacheMismatch
+from ldkit.ops.scores import scored_above
 from ldkit.structures import Batch, TeacherRows, View, ViewKey
 
 
@@ -29,42 +30,79 @@ class CacheReader:
     """A sealed cache. It answers for the views of a batch as a live teacher would."""
 
     def __init__(
-        self, path: Path, plan: Plan, manifest: Manifest, wanted: Wanted | None = None
+        self, path: Path, generations: Sequence[Generation], wanted: Wanted | None = None
     ) -> None:
         self.path = path
-        self.plan = plan
-        self.manifest = manifest
+        self.generations = tuple(generations)
         self._wanted = wanted
-        self._first_keys = [receipt.first_key for receipt in manifest.receipts]
-        self._groups = wanted_groups(plan.groups, wanted)
-        self._shards: dict[int, Shard] = {}
+        self._stocks = [Stock(generation) for generation in self.generations]
+        self._routes = routes(self.plans, wanted)
+        self._floor = raised_floor(self.plans, wanted)
         self._gatherer = Gatherer()
 
     @classmethod
     def open_(cls, path: Path, wanted: Wanted | None = None) -> "CacheReader":
-        """Return the reader of a cache whose plan, manifest and receipts are intact.
+        """Return the reader of a cache whose plans, manifests and receipts are intact.
 
-        Shards are checked later, each before a process uses its first row. Rows that are not
-        wanted are never read; None wants all that is stored. A cache that lacks what is wanted
-        opens too: `require_fit` tells.
+        Of each view and group, the newest generation that has it answers. Shards are checked
+        later, each before a process uses its first row. Rows that are not wanted are never read;
+        None wants all that is stored. A cache that lacks what is wanted opens too: `require_fit`
+        tells.
 
         Raises:
             CacheIncomplete: The cache is not sealed.
             CacheCorrupt: A document is missing or not what was written.
-            CacheMismatch: It has another format version.
+            CacheMismatch: It has another format version, or parts of several teachers.
         """
-        folder = CacheFolder(path)
-        if file_size(folder.manifest) is None:
-            raise incomplete(folder)
-        manifest = read_document(folder.manifest, Manifest)
-        plan = read_document(folder.plan, Plan)
-        _check_documents(folder, plan, manifest)
-        return cls(path, plan, manifest, wanted)
+        return cls(path, read_generations(path), wanted)
 
     @property
     def fingerprint(self) -> str:
         """Return the sha256 that names this cache, content and all."""
-        return self.manifest.digest
+        return fingerprint(self.generations)
+
+    @property
+    def plan(self) -> Plan:
+        """Return the plan of the root: teacher, detector and renderer are those of all."""
+        return self.generations[0].plan
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return the manifest of the root."""
+        return self.generations[0].manifest
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """Return the plans of all generations, the root's first."""
+        return tuple(generation.plan for generation in self.generations)
+
+    @property
+    def channels(self) -> int | None:
+        """Return the width of the pyramid, where a generation keeps features."""
+        return next((plan.axes.channels for plan in self.plans if plan.axes.channels), None)
+
+    def require_keys(self, keys: Sequence[ViewKey]) -> None:
+        """Check that all that is wanted is there for each of these views, which are sorted.
+
+        Of a cache without generations nothing is to be checked: it was built for its keys. No
+        shard is proved, and none is fetched: a mirror is asked as it goes.
+
+        Raises:
+            CacheCoverage: It is not.
+            CacheCorrupt: The views of a generation are not those of its plan.
+        """
+        if len(self.generations) == 1:
+            return
+        with suppress(FileNotFoundError):
+            for route in self._routes:
+                parts = [self.generations[number] for number in route.generations]
+                require_views(self.path, [group.name for group in route.groups], parts, keys)
+
+    def files_of(self, key: ViewKey) -> tuple[Path, ...]:
+        """Return the shards that a lookup of this view may open, without looking into them."""
+        numbers = dict.fromkeys(n for route in self._routes for n in route.generations)
+        files = (self._stocks[number].file_of(key) for number in numbers)
+        return tuple(file for file in files if file is not None)
 
     def view(self, key: ViewKey) -> View:
         """Return the view that the teacher saw.
@@ -73,7 +111,7 @@ class CacheReader:
             CacheMismatch: The cache has no such view.
             CacheCorrupt: Its shard is damaged.
         """
-        place = self._place(key)
+        place = self._place(key, self._routes[0])
         return place.shard.view(place.position)
 
     def check_pixels(self, key: ViewKey, pixels: UInt8[Tensor, "3 H W"]) -> None:
@@ -82,7 +120,7 @@ class CacheReader:
         Raises:
             CacheMismatch: They are not.
         """
-        place = self._place(key)
+        place = self._place(key, self._routes[0])
         found = pixels_crc32(pixels, place.shard.view(place.position).padded_hw)
         expected = place.shard.pixels_crc32(place.position)
         if found != expected:
@@ -103,16 +141,19 @@ class CacheReader:
             CacheMismatch: A view is absent or another one, or a row names a box that is not there.
             CacheCorrupt: A shard is damaged.
         """
-        places = [self._place(key) for key in batch.keys]
-        for key, view, place in zip(batch.keys, batch.views, places, strict=True):
-            cached = place.shard.view(place.position)
-            if cached != view:
-                raise _other_view(self.path, key, cached, view)
-        gathered = {group.name: self._gatherer.read(group, places) for group in self._groups}
+        gathered = {}
+        for route in self._routes:
+            places = [self._place(key, route) for key in batch.keys]
+            self._check_views(batch, places)
+            for group in route.groups:
+                gathered[group.name] = self._gatherer.read(group, places)
         self._check_boxes(batch, gathered)
         own_hw = [view.padded_hw for view in batch.views]
         target = Target(moves(own_hw, batch.canvas_hw, self.plan.axes.strides), batch.pixels.device)
-        return teacher_rows(gathered, target)
+        answer = teacher_rows(gathered, target)
+        if self._floor is None or answer.score is None:
+            return answer
+        return answer._replace(score=scored_above(answer.score, self._floor))
 
     def close(self) -> None:
         """Close all files; they open again on the next use."""
@@ -120,34 +161,33 @@ class CacheReader:
 
     def __reduce__(self) -> tuple[type["CacheReader"], tuple[object, ...]]:
         """Travel without files and buffers: another process opens its own."""
-        return type(self), (self.path, self.plan, self.manifest, self._wanted)
+        return type(self), (self.path, self.generations, self._wanted)
 
-    def _place(self, key: ViewKey) -> Place:
-        number = bisect_right(self._first_keys, key) - 1
-        shard = self._shard(number) if number >= 0 else None
-        position = None if shard is None else shard.find(key)
-        if shard is None or position is None:
-            raise CacheMismatch(
-                f"has no {name_of(key)}.",
-                where=str(self.path),
-                hint="It was built for other images or fewer views. Use the data set and `views` "
-                "of the cache (`ldkit cache info` shows them), or build a new cache.",
-            )
-        return Place(shard, position)
+    def _place(self, key: ViewKey, route: Route) -> Place:
+        for number in route.generations:
+            place = self._stocks[number].find(key)
+            if place is not None:
+                return place
+        raise CacheMismatch(
+            f"has no {name_of(key)}.",
+            where=str(self.path),
+            hint="It was built for other images or fewer views. Use the data set and `views` of "
+            "the cache (`ldkit cache info` shows them), add what is missing to it "
+            "(`ldkit cache-logits RECIPE --extend`), or build a new cache.",
+        )
 
-    def _shard(self, number: int) -> Shard:
-        shard = self._shards.get(number)
-        if shard is None:
-            receipt = self.manifest.receipts[number]
-            shard = self._shards[number] = Shard(CacheFolder(self.path), receipt, self.plan)
-        return shard
+    def _check_views(self, batch: Batch, places: Sequence[Place]) -> None:
+        for key, view, place in zip(batch.keys, batch.views, places, strict=True):
+            cached = place.shard.view(place.position)
+            if cached != view:
+                raise _other_view(self.path, key, cached, view)
 
     def _check_boxes(self, batch: Batch, gathered: Mapping[str, Gathered]) -> None:
         boxes_B = (batch.ground_truth.labels >= 0).sum(dim=1).cpu().numpy()
         for name in ("main", "vlr"):
             if name not in gathered:
                 continue
-            counts, columns = gathered[name]
+            counts, columns, _ = gathered[name]
             gt_index = columns[f"{name}.gt_index"]
             outside = np.flatnonzero(gt_index >= np.repeat(boxes_B, counts))
             if len(outside):
@@ -160,28 +200,6 @@ class CacheReader:
                     hint="The annotations are not those the cache was built with. Use those, or "
                     "build a new cache.",
                 )
-
-
-def _check_documents(folder: CacheFolder, plan: Plan, manifest: Manifest) -> None:
-    if plan.digest != manifest.plan:
-        raise CacheCorrupt(
-            "is not the plan of manifest.json.\n"
-            f"  expected digest {manifest.plan}\n  found           {plan.digest}",
-            where=str(folder.plan),
-            hint=REBUILD,
-        )
-    if [receipt.shard for receipt in manifest.receipts] != list(range(plan.shards)):
-        raise CacheCorrupt(
-            f"does not list the {plan.shards} shards of the plan.",
-            where=str(folder.manifest),
-            hint=REBUILD,
-        )
-    for receipt in manifest.receipts:
-        file = folder.receipt(receipt.shard)
-        if read_file(file) != receipt.to_bytes():
-            raise CacheCorrupt(
-                "is not the receipt that manifest.json holds.", where=str(file), hint=REBUILD
-            )
 
 
 def _other_view(folder: Path, key: ViewKey, cached: View, batch: View) -> CacheMismatch:

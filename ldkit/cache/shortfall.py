@@ -108,21 +108,46 @@ _VALUES = {
 }
 
 
-def shortfalls(plan: Plan, wanted: Wanted) -> Iterator[Shortfall]:
-    """Yield what is wanted of a cache that it lacks or holds otherwise; none: it fits."""
-    held = _fields(plan.coverage)
-    for region, values in _fields(wanted.coverage).items():
-        if region not in held:
-            yield _absent(_REGIONS[region], values)
+_HIGHER_VLR = "rows above a higher floor may belong to other boxes, so they cannot be picked out"
+
+
+def shortfalls(plans: Sequence[Plan], wanted: Wanted) -> Iterator[Shortfall]:
+    """Yield what is wanted of a cache that none of its generations holds; none: it fits.
+
+    `plans` are those of its generations, the root's first.
+    """
+    for region in _fields(wanted.coverage):
+        if any(holds(plan, wanted, region) for plan in plans):
             continue
-        for name, value in values.items():
-            if held[region][name] != value:
-                yield _other(_VALUES[f"{region}.{name}"], held[region][name], value)
+        # What one generation holds otherwise says more than that another has none of it.
+        having = [plan for plan in plans if region in _fields(plan.coverage)]
+        yield from _lacks((having or plans)[-1], wanted, region)
+
+
+def holds(plan: Plan, wanted: Wanted, region: str) -> bool:
+    """Say whether all that is wanted of a region is in a generation with this plan."""
+    return not any(_lacks(plan, wanted, region))
+
+
+def _lacks(plan: Plan, wanted: Wanted, region: str) -> Iterator[Shortfall]:
+    held, values = _fields(plan.coverage).get(region), _fields(wanted.coverage)[region]
+    if held is None:
+        yield _absent(_REGIONS[region], values)
+        return
+    for name, value in values.items():
+        if not _serves(f"{region}.{name}", held[name], value):
+            yield _other(f"{region}.{name}", held[name], value)
+    column = f"{region}.cls_logits"
     columns = {column.name for group in plan.groups for column in group.columns}
-    for name, absent in _CLASSES.items():
-        region = name.partition(".")[0]
-        if name in wanted.columns - columns and region in held:
-            yield _absent(absent, {})
+    if column in _CLASSES and column in wanted.columns - columns:
+        yield _absent(_CLASSES[column], {})
+
+
+def _serves(name: str, held: object, wanted: object) -> bool:
+    """Say whether a value of a region serves: scores down to a lower floor are more of the same."""
+    if name == "score.floor":
+        return isinstance(held, float) and isinstance(wanted, float) and held <= wanted
+    return held == wanted
 
 
 def coverage_error(found: Sequence[Shortfall], folder: Path) -> CacheCoverage:
@@ -136,7 +161,8 @@ def coverage_error(found: Sequence[Shortfall], folder: Path) -> CacheCoverage:
     return CacheCoverage(
         message,
         where=str(folder),
-        hint=f"Set {settings}, or build a new cache (`--out caches/NAME {rebuild}`).",
+        hint=f"Set {settings}, or store it (`{rebuild}`): beside what is there "
+        "(`ldkit cache-logits RECIPE --extend`), or in a new cache (`--out caches/NAME`).",
     )
 
 
@@ -158,10 +184,13 @@ def _absent(absent: _Absent, values: dict[str, object]) -> Shortfall:
     )
 
 
-def _other(value: _Value, held: object, wanted: object) -> Shortfall:
+def _other(name: str, held: object, wanted: object) -> Shortfall:
+    value, why = _VALUES[name], ""
+    if name == "vlr.floor" and float(str(held)) < float(str(wanted)):
+        why = f" ({_HIGHER_VLR})"
     return Shortfall(
         held=f"{value.told.format(held)} ({value.named})",
-        wanted=f"wants {wanted}",
+        wanted=f"wants {wanted}{why}",
         settings=(f"{value.objective}={held}",),
         rebuild=f"{value.cache}={wanted}",
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple, assert_never
 
 from torch import Tensor, nn
 
+from ldkit.cache.prefetch import fetched_ahead
 from ldkit.cache.reader import CacheReader
 from ldkit.errors import UsageError
 from ldkit.jobs import assemble, coverage, sources
@@ -153,12 +154,14 @@ def _teaching(task: Task, material: Material, options: Options) -> _Teaching:
             reader = open_cache(recipe, material)
             return _Teaching(
                 source=CheckedCache(reader),
-                material=material.drawn_by(partial(_stored_view, reader)),
+                material=material.drawn_by(
+                    partial(_stored_view, reader), partial(fetched_ahead, reader.files_of)
+                ),
                 lineage={
                     "cache": reader.fingerprint,
                     "teacher": reader.plan.sources.weights.fingerprint,
                 },
-                channels=reader.plan.axes.channels,
+                channels=reader.channels,
                 head=_loaded(task, material).head if crosses else None,
             )
         case Source.ONLINE:

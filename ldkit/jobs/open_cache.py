@@ -48,7 +48,8 @@ def open_cache(recipe: Recipe, material: Material) -> CacheReader:
             }
         )
     axes = sources.axes(recipe.detector, len(material.index.categories))
-    require_fit(reader.plan, ours, axes, wanted, folder)
+    require_fit(reader.plans, ours, axes, wanted, folder)
+    reader.require_keys(sources.planned_keys(recipe, list(material.records)))
     return reader
 
 

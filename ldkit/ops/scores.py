@@ -27,6 +27,26 @@ def score_rows(predictions: Predictions, valid: Bool[Tensor, "B A"], floor: floa
     return ScoreRows(image, location, predictions.bbox_logits[image, location], row, label, logit)
 
 
+@torch.no_grad()
+def scored_above(rows: ScoreRows, floor: float) -> ScoreRows:
+    """Return what `score_rows` lists with a higher floor, given what it lists with a lower one.
+
+    Exact, since a location is listed with each class that reaches the floor, and for no other.
+    """
+    enough_N = rows.logit.sigmoid() >= floor
+    kept_P = torch.zeros_like(rows.location, dtype=torch.bool)
+    kept_P[rows.row[enough_N]] = True
+    renumbered_P = kept_P.cumsum(0) - 1
+    return ScoreRows(
+        image=rows.image[kept_P],
+        location=rows.location[kept_P],
+        bbox_logits=rows.bbox_logits[kept_P],
+        row=renumbered_P[rows.row[enough_N]],
+        label=rows.label[enough_N],
+        logit=rows.logit[enough_N],
+    )
+
+
 def score_values(
     cls_logits: Float[Tensor, "B A C"], valid: Bool[Tensor, "B A"], teacher: ScoreRows
 ) -> Float[Tensor, "B A"]:

@@ -96,7 +96,24 @@ def test_every_part_that_changes_bytes_is_compared(other, phrase, line) -> None:
         require_same_plan(PLAN, other, FOLDER)
     assert phrase in str(caught.value)
     assert line in str(caught.value)
-    assert "Set the recipe as it was, or build" in str(caught.value)
+    assert "Set the recipe as it was, " in str(caught.value)
+
+
+@pytest.mark.contract
+def test_what_could_be_added_to_a_cache_is_told_with_the_way_to_add_it() -> None:
+    data = with_sources(data=Source(fingerprint="db" * 32, facts={"annotations": "more.json"}))
+    fewer = Source.of({"short_side_px": 800, "flip": 0.5, "count": 3, "seed": 0})
+    for wanted in [data, with_sources(views=fewer), make_plan(make_keys(4))]:
+        with pytest.raises(CacheMismatch) as caught:
+            require_same_plan(PLAN, wanted, FOLDER)
+        assert str(caught.value).endswith(
+            ", add what is missing to it (`ldkit cache-logits RECIPE --extend`), or build a new "
+            "cache (`--out caches/NAME`)."
+        )
+    for wanted in [with_sources(weights=OTHER_WEIGHTS), make_plan(make_keys(3), 5)]:
+        with pytest.raises(CacheMismatch) as caught:
+            require_same_plan(PLAN, wanted, FOLDER)
+        assert "--extend" not in str(caught.value)
 
 
 @pytest.mark.contract
@@ -109,15 +126,15 @@ def test_a_moved_file_and_another_ldkit_are_no_difference() -> None:
 @pytest.mark.contract
 def test_a_student_needs_the_same_teacher_data_views_axes_and_rows() -> None:
     wanted = Wanted(make_coverage(), frozenset({"main.cls_logits"}))
-    require_fit(PLAN, SOURCES, AXES, wanted, FOLDER)
+    require_fit((PLAN,), SOURCES, AXES, wanted, FOLDER)
     other = SOURCES.model_copy(update={"weights": OTHER_WEIGHTS})
     with pytest.raises(CacheMismatch, match="another teacher"):
-        require_fit(PLAN, other, AXES, wanted, FOLDER)
+        require_fit((PLAN,), other, AXES, wanted, FOLDER)
     axes = AXES.model_copy(update={"num_bins": 9})
     with pytest.raises(CacheMismatch, match=r"num_bins +5 +9"):
-        require_fit(PLAN, SOURCES, axes, wanted, FOLDER)
+        require_fit((PLAN,), SOURCES, axes, wanted, FOLDER)
     with pytest.raises(CacheCoverage, match="holds no rows of the VLR"):
-        require_fit(PLAN, SOURCES, AXES, Wanted(make_coverage(["vlr"]), frozenset()), FOLDER)
+        require_fit((PLAN,), SOURCES, AXES, Wanted(make_coverage(["vlr"]), frozenset()), FOLDER)
 
 
 @pytest.mark.contract
@@ -125,7 +142,7 @@ def test_a_cache_may_hold_more_than_a_student_reads() -> None:
     whole = make_plan(make_keys(3), held=EVERY)
     for count in range(len(EVERY) + 1):
         wanted = Wanted(make_coverage(EVERY[:count]), frozenset())
-        require_fit(whole, SOURCES, whole.axes, wanted, FOLDER)
+        require_fit((whole,), SOURCES, whole.axes, wanted, FOLDER)
 
 
 @pytest.mark.contract
@@ -133,14 +150,14 @@ def test_the_width_of_features_counts_only_where_they_are_read() -> None:
     whole = make_plan(make_keys(3), held=EVERY)
     wider = whole.axes.model_copy(update={"channels": 256})
     for held in [(), ("vlr",), ("score",)]:
-        require_fit(whole, SOURCES, wider, Wanted(make_coverage(held), frozenset()), FOLDER)
+        require_fit((whole,), SOURCES, wider, Wanted(make_coverage(held), frozenset()), FOLDER)
     for held in [("imitation",), ("cross",)]:
         wanted = Wanted(make_coverage(held), frozenset())
-        require_fit(whole, SOURCES, AXES, wanted, FOLDER)  # it does not say how wide
+        require_fit((whole,), SOURCES, AXES, wanted, FOLDER)  # it does not say how wide
         with pytest.raises(CacheMismatch, match=r"channels +4 +256"):
-            require_fit(whole, SOURCES, wider, wanted, FOLDER)
+            require_fit((whole,), SOURCES, wider, wanted, FOLDER)
         with pytest.raises(CacheCoverage):
-            require_fit(PLAN, SOURCES, wider, wanted, FOLDER)
+            require_fit((PLAN,), SOURCES, wider, wanted, FOLDER)
 
 
 @pytest.mark.contract
@@ -159,7 +176,7 @@ def test_another_renderer_only_warns_a_student_but_stops_a_build(caplog) -> None
     wanted = Wanted(make_coverage(), frozenset())
     with caplog.at_level(logging.WARNING):
         sources = SOURCES.model_copy(update={"render": render})
-        require_fit(PLAN, sources, AXES, wanted, FOLDER)
+        require_fit((PLAN,), sources, AXES, wanted, FOLDER)
     assert 'rendered by {"opencv":"5.0.0","render":1}' in caplog.text
     with pytest.raises(CacheMismatch, match="another renderer"):
         require_same_plan(PLAN, with_sources(render=render), FOLDER)

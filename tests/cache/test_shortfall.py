@@ -11,7 +11,7 @@ from ldkit.cache.format import (
     VlrRegion,
     Wanted,
 )
-from ldkit.cache.shortfall import coverage_error, shortfalls
+from ldkit.cache.shortfall import coverage_error, holds, shortfalls
 from tests.cache.synthetic import EVERY, make_coverage, make_keys, make_plan
 
 KEYS = make_keys(2)
@@ -21,8 +21,15 @@ CLASSES = frozenset({"main.cls_logits", "vlr.cls_logits"})
 
 
 def told(plan, coverage: Coverage, columns: frozenset[str] = frozenset()) -> str:
-    found = tuple(shortfalls(plan, Wanted(coverage, columns)))
+    found = tuple(shortfalls((plan,), Wanted(coverage, columns)))
     return str(coverage_error(found, Path("caches/r101")))
+
+
+def ways(settings: str, rebuild: str) -> str:
+    return (
+        f"Set {settings}, or store it (`{rebuild}`): beside what is there (`ldkit cache-logits "
+        "RECIPE --extend`), or in a new cache (`--out caches/NAME`)."
+    )
 
 
 def other(**regions) -> Coverage:
@@ -31,9 +38,9 @@ def other(**regions) -> Coverage:
 
 @pytest.mark.law
 def test_a_cache_that_holds_all_that_is_wanted_has_no_shortfall() -> None:
-    assert not list(shortfalls(WHOLE, Wanted(make_coverage(EVERY), CLASSES)))
-    assert not list(shortfalls(WHOLE, Wanted(make_coverage(), frozenset())))
-    assert not list(shortfalls(BARE, Wanted(make_coverage(), frozenset({"main.bbox_logits"}))))
+    assert not list(shortfalls((WHOLE,), Wanted(make_coverage(EVERY), CLASSES)))
+    assert not list(shortfalls((WHOLE,), Wanted(make_coverage(), frozenset())))
+    assert not list(shortfalls((BARE,), Wanted(make_coverage(), frozenset({"main.bbox_logits"}))))
 
 
 @pytest.mark.contract
@@ -45,8 +52,16 @@ def test_a_cache_that_holds_all_that_is_wanted_has_no_shortfall() -> None:
             (
                 "caches/r101: holds the VLR down to 0.25 of the threshold (cache.vlr, "
                 "objective.vlr.floor), this recipe wants 0.1.\n"
-                "Set `objective.vlr.floor=0.25`, or build a new cache "
-                "(`--out caches/NAME --set objective.vlr.floor=0.1`)."
+                + ways("`objective.vlr.floor=0.25`", "--set objective.vlr.floor=0.1")
+            ),
+        ),
+        (
+            other(vlr=VlrRegion(topk=9, overlap="diou", floor=0.5)),
+            (
+                "caches/r101: holds the VLR down to 0.25 of the threshold (cache.vlr, "
+                "objective.vlr.floor), this recipe wants 0.5 (rows above a higher floor may belong "
+                "to other boxes, so they cannot be picked out).\n"
+                + ways("`objective.vlr.floor=0.25`", "--set objective.vlr.floor=0.5")
             ),
         ),
         (
@@ -54,8 +69,7 @@ def test_a_cache_that_holds_all_that_is_wanted_has_no_shortfall() -> None:
             (
                 "caches/r101: holds the VLR by overlap diou (cache.vlr, objective.vlr.overlap), "
                 "this recipe wants published.\n"
-                "Set `objective.vlr.overlap=diou`, or build a new cache "
-                "(`--out caches/NAME --set objective.vlr.overlap=published`)."
+                + ways("`objective.vlr.overlap=diou`", "--set objective.vlr.overlap=published")
             ),
         ),
         (
@@ -63,8 +77,7 @@ def test_a_cache_that_holds_all_that_is_wanted_has_no_shortfall() -> None:
             (
                 "caches/r101: holds the main region with topk 9 (objective.assign.topk), this "
                 "recipe wants 12.\n"
-                "Set `objective.assign.topk=9`, or build a new cache "
-                "(`--out caches/NAME --set objective.assign.topk=12`)."
+                + ways("`objective.assign.topk=9`", "--set objective.assign.topk=12")
             ),
         ),
         (
@@ -72,8 +85,9 @@ def test_a_cache_that_holds_all_that_is_wanted_has_no_shortfall() -> None:
             (
                 "caches/r101: holds features at fine_grained (cache.imitation.region), this recipe "
                 "wants main.\n"
-                "Set `objective.imitation.region=fine_grained`, or build a new cache "
-                "(`--out caches/NAME --set cache.imitation.region=main`)."
+                + ways(
+                    "`objective.imitation.region=fine_grained`", "--set cache.imitation.region=main"
+                )
             ),
         ),
         (
@@ -81,17 +95,14 @@ def test_a_cache_that_holds_all_that_is_wanted_has_no_shortfall() -> None:
             (
                 "caches/r101: holds locations with a score down to 0.05 (cache.score, "
                 "objective.score.floor), this recipe wants 0.01.\n"
-                "Set `objective.score.floor=0.05`, or build a new cache "
-                "(`--out caches/NAME --set objective.score.floor=0.01`)."
+                + ways("`objective.score.floor=0.05`", "--set objective.score.floor=0.01")
             ),
         ),
         (
             other(cross=CrossRegion(after=2)),
             (
                 "caches/r101: holds head features after convolution 3 (cache.cross.after), this "
-                "recipe wants 2.\n"
-                "Set `objective.cross.after=3`, or build a new cache "
-                "(`--out caches/NAME --set cache.cross.after=2`)."
+                "recipe wants 2.\n" + ways("`objective.cross.after=3`", "--set cache.cross.after=2")
             ),
         ),
     ],
@@ -108,25 +119,30 @@ def test_a_region_that_is_held_otherwise_is_told_with_both_ways_out(coverage, te
             "vlr",
             (
                 "caches/r101: holds no rows of the VLR (cache.vlr), this recipe reads them.\n"
-                "Set `objective.localization.vlr=null` and `objective.classification_kd.vlr=null`, "
-                "or build a new cache (`--out caches/NAME --set 'cache.vlr={}'`)."
+                + ways(
+                    "`objective.localization.vlr=null` and `objective.classification_kd.vlr=null`",
+                    "--set 'cache.vlr={}'",
+                )
             ),
         ),
         (
             "imitation",
             (
                 "caches/r101: holds no features (cache.imitation), this recipe reads them.\n"
-                "Set `objective.imitation=null`, or build a new cache "
-                "(`--out caches/NAME --set 'cache.imitation={region: fine_grained}'`)."
+                + ways(
+                    "`objective.imitation=null`", "--set 'cache.imitation={region: fine_grained}'"
+                )
             ),
         ),
         (
             "score",
             (
                 "caches/r101: holds no scored locations (cache.score), this recipe reads them.\n"
-                "Set `objective.score.classification=null`, `objective.score.box=null`, "
-                "`objective.cross.classification=null` and `objective.cross.box=null`, or build a "
-                "new cache (`--out caches/NAME --set 'cache.score={}'`)."
+                + ways(
+                    "`objective.score.classification=null`, `objective.score.box=null`, "
+                    "`objective.cross.classification=null` and `objective.cross.box=null`",
+                    "--set 'cache.score={}'",
+                )
             ),
         ),
         (
@@ -134,8 +150,10 @@ def test_a_region_that_is_held_otherwise_is_told_with_both_ways_out(coverage, te
             (
                 "caches/r101: holds no statistics of head features (cache.cross), this recipe "
                 "reads them.\n"
-                "Set `objective.cross.classification=null` and `objective.cross.box=null`, or "
-                "build a new cache (`--out caches/NAME --set 'cache.cross={after: 3}'`)."
+                + ways(
+                    "`objective.cross.classification=null` and `objective.cross.box=null`",
+                    "--set 'cache.cross={after: 3}'",
+                )
             ),
         ),
     ],
@@ -149,8 +167,7 @@ def test_class_logits_that_are_not_held_are_told() -> None:
     assert told(BARE, make_coverage(), frozenset({"main.cls_logits"})) == (
         "caches/r101: holds no class logits of main rows (cache.main.cls_logits), this recipe "
         "reads them.\n"
-        "Set `objective.classification_kd.main=null`, or build a new cache "
-        "(`--out caches/NAME --set cache.main.cls_logits=fp16`)."
+        + ways("`objective.classification_kd.main=null`", "--set cache.main.cls_logits=fp16")
     )
 
 
@@ -161,11 +178,42 @@ def test_several_shortfalls_are_told_at_once_and_every_setting_once() -> None:
     assert told(plan, coverage, CLASSES) == (
         "caches/r101: does not hold what this recipe reads.\n"
         "  holds the main region with topk 9 (objective.assign.topk), this recipe wants 5.\n"
-        "  holds the VLR with topk 9 (objective.assign.topk), this recipe wants 5.\n"
         "  holds no class logits of main rows (cache.main.cls_logits), this recipe reads them.\n"
+        "  holds the VLR with topk 9 (objective.assign.topk), this recipe wants 5.\n"
         "  holds no class logits of the VLR (cache.vlr.cls_logits), this recipe reads them.\n"
-        "Set `objective.assign.topk=9`, `objective.classification_kd.main=null` and "
-        "`objective.classification_kd.vlr=null`, or build a new cache (`--out caches/NAME "
-        "--set objective.assign.topk=5 --set cache.main.cls_logits=fp16 "
-        "--set cache.vlr.cls_logits=fp16`)."
+        + ways(
+            "`objective.assign.topk=9`, `objective.classification_kd.main=null` and "
+            "`objective.classification_kd.vlr=null`",
+            "--set objective.assign.topk=5 --set cache.main.cls_logits=fp16 "
+            "--set cache.vlr.cls_logits=fp16",
+        )
     )
+
+
+@pytest.mark.law
+def test_scores_down_to_a_lower_floor_hold_those_above_a_higher_one() -> None:
+    for floor, fits in [(0.04, False), (0.05, True), (0.051, True), (0.9, True)]:
+        wanted = Wanted(other(score=ScoreRegion(floor=floor)), frozenset())
+        assert holds(WHOLE, wanted, "score") is fits
+        assert fits is (not list(shortfalls((WHOLE,), wanted)))
+
+
+@pytest.mark.law
+def test_what_one_generation_holds_is_no_shortfall() -> None:
+    wanted = Wanted(make_coverage(["vlr", "cross"]), CLASSES)
+    only = [make_plan(KEYS, held=[name]) for name in ("vlr", "cross")]
+    assert not list(shortfalls(only, wanted))
+    assert [found.held for found in shortfalls(only[:1], wanted)] == [
+        "no statistics of head features (cache.cross)"
+    ]
+
+
+@pytest.mark.contract
+def test_of_several_generations_one_that_holds_it_otherwise_is_told() -> None:
+    coverage = make_coverage(["vlr"]).model_copy(
+        update={"vlr": VlrRegion(topk=9, overlap="published", floor=0.25)}
+    )
+    held = make_plan(KEYS, held=["vlr"])
+    for plans in [(BARE, held), (held, BARE)]:
+        (found,) = shortfalls(plans, Wanted(coverage, frozenset()))
+        assert found.held.startswith("the VLR by overlap diou")
