@@ -31,7 +31,11 @@ class Part(BaseModel):
     """A part of a document: unknown fields are refused, values never change."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        allow_inf_nan=False,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
     )
 
     def model_post_init(self, _context: object) -> None:
@@ -75,9 +79,12 @@ def from_bytes(kind: type[Kind], content: bytes, where: str) -> Kind:
     if head != _seal(digest):
         raise _broken(head, digest, where)
     try:
-        return kind.model_validate_json(b"{" + body)
+        document = kind.model_validate_json(b"{" + body)
     except ValidationError as error:
         raise _foreign(body, where, error) from error
+    if document.to_bytes() != content:  # a name twice, other spaces: two readers may differ
+        raise CacheCorrupt("is not in canonical form.", where=where, hint=REBUILD)
+    return document
 
 
 def _seal(digest: str) -> bytes:
@@ -97,7 +104,7 @@ def _broken(head: bytes, found: str, where: str) -> CacheCorrupt:
 
 
 def _foreign(body: bytes, where: str, error: ValidationError) -> CacheError:
-    version = json.loads(b"{" + body).get("version", FORMAT_VERSION)
+    version = _version(body)
     if version != FORMAT_VERSION:
         return CacheMismatch(
             f"has format version {version}; this ldkit reads version {FORMAT_VERSION}.",
@@ -111,3 +118,11 @@ def _foreign(body: bytes, where: str, error: ValidationError) -> CacheError:
         where=where,
         hint=REBUILD,
     )
+
+
+def _version(body: bytes) -> object:
+    """Return the version that a document states; that of ours where it states none."""
+    try:
+        return json.loads(b"{" + body).get("version", FORMAT_VERSION)
+    except (ValueError, RecursionError):  # no JSON
+        return FORMAT_VERSION

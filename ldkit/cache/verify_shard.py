@@ -83,7 +83,7 @@ def _view_faults(
 ) -> Iterator[str]:
     def of_view(faulty: Array, message: str) -> Iterator[str]:
         for position in np.flatnonzero(faulty)[:1]:
-            yield f"{message}: {views.name(position)}."
+            yield f"{message}: {views.name(int(position))}."
 
     yield from of_view(np.logical_not(rises(views.keys)), "has keys that do not rise")
     ends = [tuple(key) for key in views.keys[[0, -1]].tolist()]
@@ -158,11 +158,11 @@ class GroupCheck:
             finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
             for row in np.flatnonzero(~finite)[:1]:
                 view = np.searchsorted(self.offsets, first + row, side="right") - 1
-                yield f"has numbers that are not finite: {column.name} of {self._views.name(view)}."
+                yield f"has numbers that are not finite: {column.name} of {self._views.name(int(view))}."
 
     def _whole_faults(self, first: int, counts: Array, scored: Array | None) -> Iterator[str]:
         """Yield what is wrong with the whole numbers of some views from the first one on."""
-        start, rows = self.offsets[first], int(counts.sum())
+        start, rows = int(self.offsets[first]), int(counts.sum())
         view = first + np.repeat(np.arange(len(counts)), counts)
         for column in self._group.columns:
             if column.dtype != "U16" or not rows:
@@ -190,5 +190,5 @@ class GroupCheck:
 
     def _of_view(self, faulty: Array, message: str, view: Array | None = None) -> Iterator[str]:
         for position in np.flatnonzero(faulty)[:1]:
-            named = position if view is None else view[position]
+            named = int(position if view is None else view[position])
             yield f"{message}: {self._views.name(named)}."
