@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldkit.cache.canvas import Moves, moved
 from ldkit.cache.codecs import decode
+from ldkit.cache.columns import SCALE
 from ldkit.cache.gather import Gathered
 from ldkit.structures import (
     CrossStatistics,
@@ -49,16 +50,16 @@ def image_of_rows(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _region(name: str, rows: Gathered, target: Target) -> RegionRows:
     image, location = _places(name, rows, target)
-    classes = rows.columns.get(f"{name}.cls_logits")
+    has_classes = f"{name}.cls_logits" in rows.columns
     return RegionRows(
         rows=Rows(image, location, _whole(rows.columns[f"{name}.gt_index"], target)),
-        bbox_logits=_decoded(rows.columns[f"{name}.bbox_logits"], target),
-        cls_logits=None if classes is None else _decoded(classes, target),
+        bbox_logits=_decoded(rows, f"{name}.bbox_logits", target),
+        cls_logits=_decoded(rows, f"{name}.cls_logits", target) if has_classes else None,
     )
 
 
 def _features(rows: Gathered, target: Target) -> FeatureRows:
-    features = _decoded(rows.columns["imitation.features"], target)
+    features = _decoded(rows, "imitation.features", target)
     return FeatureRows(*_places("imitation", rows, target), features)
 
 
@@ -69,16 +70,16 @@ def _scores(rows: Gathered, classes: Gathered, target: Target) -> ScoreRows:
     return ScoreRows(
         image=image,
         location=location,
-        bbox_logits=_decoded(rows.columns["score.bbox_logits"], target),
+        bbox_logits=_decoded(rows, "score.bbox_logits", target),
         row=_whole(classes.columns["score_class.row"] + ahead, target),
         label=_whole(classes.columns["score_class.label"], target),
-        logit=_decoded(classes.columns["score_class.logit"], target),
+        logit=_decoded(classes, "score_class.logit", target),
     )
 
 
 def _cross(rows: Gathered, target: Target) -> CrossStatistics:
     views = len(rows.counts)
-    mean, std = (_decoded(rows.columns[f"cross.{name}"], target) for name in ("mean", "std"))
+    mean, std = (_decoded(rows, f"cross.{name}", target) for name in ("mean", "std"))
     levels = len(mean) // views if views else 0
     shape = (views, levels, *mean.shape[1:])
     return CrossStatistics(mean.reshape(shape), std.reshape(shape))
@@ -94,5 +95,10 @@ def _whole(numbers: NDArray[np.generic], target: Target) -> Int[Tensor, "P"]:
     return torch.from_numpy(numbers.astype(np.int64)).to(target.device)
 
 
-def _decoded(stored: NDArray[np.generic], target: Target) -> Float[Tensor, "P ..."]:
-    return decode(torch.from_numpy(stored).to(target.device))
+def _decoded(rows: Gathered, name: str, target: Target) -> Float[Tensor, "P ..."]:
+    stored = torch.from_numpy(rows.columns[name]).to(target.device)
+    scale = rows.columns.get(name + SCALE)
+    steps = None if scale is None else torch.from_numpy(scale).to(target.device)
+    if rows.memory is None or target.device.type != "cpu":
+        return decode(stored, steps)
+    return decode(stored, steps, rows.memory.take(tuple(stored.shape)))

@@ -1,5 +1,6 @@
 """The columns of a shard: a table of views and a table of rows for each group of columns."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -7,8 +8,20 @@ from typing import Literal
 import numpy as np
 
 Codec = Literal["fp32", "fp16"]
-_STORED_AS: dict[Codec, str] = {"fp32": "F32", "fp16": "F16"}
-_NUMPY = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "F16": "<f2", "F32": "<f4", "BOOL": "|b1"}
+BoxCodec = Literal["fp32", "fp16", "u8"]
+"""How box logits are stored: u8 knows them up to a constant for each edge."""
+_STORED_AS: dict[BoxCodec, str] = {"fp32": "F32", "fp16": "F16", "u8": "U8"}
+_NUMPY = {
+    "I64": "<i8",
+    "I32": "<i4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "F16": "<f2",
+    "F32": "<f4",
+    "BOOL": "|b1",
+}
+SCALE = ".scale"
+"""Ends the name of the column that says how wide the steps of an U8 column are."""
 
 TOWERS = 2
 """The towers of a head whose statistics are kept: classes, boxes."""
@@ -36,6 +49,13 @@ class Column:
         """Return the bytes of one entry."""
         return self.numpy.itemsize * prod(self.shape)
 
+    @property
+    def scale(self) -> "Column | None":
+        """Return the column beside an U8 one, with the width of the steps of each edge."""
+        if self.dtype != "U8" or self.name.endswith(SCALE):
+            return None
+        return Column(self.name + SCALE, "U8", self.shape[:-1], self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -51,6 +71,11 @@ class Group:
         The rows of view v are offsets[v] … offsets[v + 1].
         """
         return Column(f"{self.name}.offsets", "I64")
+
+    @property
+    def values(self) -> tuple[Column, ...]:
+        """Return the columns that a teacher fills: all but those that encoding adds."""
+        return tuple(column for column in self.columns if not column.name.endswith(SCALE))
 
     @property
     def row_bytes(self) -> int:
@@ -70,13 +95,13 @@ VIEW_COLUMNS = (
 
 
 def region_group(
-    name: str, num_bins: int, num_classes: int, bbox_logits: Codec, cls_logits: Codec | None
+    name: str, num_bins: int, num_classes: int, bbox_logits: BoxCodec, cls_logits: Codec | None
 ) -> Group:
     """Return the group of a region whose rows belong to boxes; `cls_logits` None: not stored."""
     columns = [
         Column(f"{name}.location", "U16"),
         Column(f"{name}.gt_index", "U16"),
-        _stored(f"{name}.bbox_logits", bbox_logits, (4, num_bins)),
+        *_distributions(f"{name}.bbox_logits", bbox_logits, num_bins),
     ]
     if cls_logits is not None:
         columns.append(_stored(f"{name}.cls_logits", cls_logits, (num_classes,)))
@@ -92,11 +117,11 @@ def imitation_group(channels: int, features: Codec) -> Group:
     return Group("imitation", columns)
 
 
-def score_groups(num_bins: int, bbox_logits: Codec, cls_logits: Codec) -> tuple[Group, Group]:
+def score_groups(num_bins: int, bbox_logits: BoxCodec, cls_logits: Codec) -> tuple[Group, Group]:
     """Return the group of scored locations, and that of the classes they score, sparse."""
     rows = (
         Column("score.location", "U16"),
-        _stored("score.bbox_logits", bbox_logits, (4, num_bins)),
+        *_distributions("score.bbox_logits", bbox_logits, num_bins),
     )
     classes = (
         Column("score_class.row", "U16"),
@@ -116,5 +141,12 @@ def cross_group(channels: int, statistics: Codec) -> Group:
     return Group("cross", columns)
 
 
-def _stored(name: str, codec: Codec, shape: tuple[int, ...], *, key: str = "") -> Column:
+def _distributions(name: str, codec: BoxCodec, num_bins: int) -> Iterator[Column]:
+    column = _stored(name, codec, (4, num_bins))
+    yield column
+    if column.scale is not None:
+        yield column.scale
+
+
+def _stored(name: str, codec: BoxCodec, shape: tuple[int, ...], *, key: str = "") -> Column:
     return Column(name, _STORED_AS[codec], shape, key or name)

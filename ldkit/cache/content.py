@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ldkit.cache.codecs import encode
+from ldkit.cache.codecs import Encoded, encode
 from ldkit.cache.columns import VIEW_COLUMNS, Column, Group
 from ldkit.cache.format import Axes, Plan
 from ldkit.errors import UsageError
@@ -87,8 +87,12 @@ def columns_of(content: Sequence[ViewRows], plan: Plan) -> Arrays:
     for group in groups:
         counts = [_count(rows, group) for rows in content]
         arrays[group.offsets.name] = np.cumsum([0, *counts])
-        for column in group.columns:
-            arrays[column.name] = np.concatenate([_stored(rows, column) for rows in content])
+        for column in group.values:
+            encoded = [_stored(rows, column) for rows in content]
+            arrays[column.name] = np.concatenate([each.values for each in encoded])
+            if column.scale is not None:
+                scales = [each.scale for each in encoded if each.scale is not None]
+                arrays[column.scale.name] = np.concatenate(scales)
     columns = [*VIEW_COLUMNS]
     for group in groups:
         columns += [group.offsets, *group.columns]
@@ -99,10 +103,10 @@ def _count(rows: ViewRows, group: Group) -> int:
     return len(rows.columns[group.columns[0].name])
 
 
-def _stored(rows: ViewRows, column: Column) -> NDArray[np.generic]:
+def _stored(rows: ViewRows, column: Column) -> Encoded:
     values = rows.columns[column.name]
     if column.dtype == "U16":
-        return values.cpu().numpy()
+        return Encoded(values.cpu().numpy())
     return encode(values, column, name_of(rows.key))
 
 
@@ -110,10 +114,10 @@ def _check(rows: ViewRows, groups: Sequence[Group], axes: Axes) -> None:
     where = name_of(rows.key)
     locations = locations_of(rows.view.padded_hw, axes.strides, where)
     for group in groups:
-        for column in group.columns:
+        for column in group.values:
             if column.name not in rows.columns:
                 raise ValueError(f"{where}: the plan has {column.name}, the rows have none.")
-        for column in group.columns:
+        for column in group.values:
             _check_column(rows, column, _count(rows, group), where)
             if column.name.endswith(".location"):
                 _check_locations(rows.columns[column.name], locations, where)

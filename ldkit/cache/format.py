@@ -11,17 +11,12 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import (
-    JsonValue,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ldkit import __version__
 from ldkit.cache.columns import (
     VIEW_COLUMNS,
+    BoxCodec,
     Codec,
     Group,
     cross_group,
@@ -129,7 +124,7 @@ class Coverage(Part):
 class RowColumns(Part):
     """How the logits of a region's rows are stored; null: not at all."""
 
-    bbox_logits: Codec
+    bbox_logits: BoxCodec
     cls_logits: Codec | None
 
 
@@ -142,7 +137,7 @@ class FeatureColumns(Part):
 class ScoreColumns(Part):
     """How the logits of scored locations and classes are stored."""
 
-    bbox_logits: Codec
+    bbox_logits: BoxCodec
     cls_logits: Codec
 
 

@@ -1,6 +1,6 @@
 """The stored rows of some views, column by column, read by offset into reused buffers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ldkit.cache.columns import Column, Group
 from ldkit.cache.format import Wanted
 from ldkit.cache.handles import Handles
+from ldkit.cache.memory import Memory
 from ldkit.cache.shard import Shard, Span
 
 
@@ -22,11 +23,13 @@ class Place(NamedTuple):
 class Gathered(NamedTuple):
     """The rows that some views have in a group, view by view.
 
-    `counts` are the rows of each view. `columns`, by name, are memory that the next call reuses.
+    `counts` are the rows of each view. `columns`, by name, are memory that the next call reuses;
+    answers are made in `memory`, None: in fresh one.
     """
 
     counts: NDArray[np.int64]
     columns: dict[str, NDArray[np.generic]]
+    memory: Memory | None = None
 
 
 class Gatherer:
@@ -35,6 +38,7 @@ class Gatherer:
     def __init__(self) -> None:
         self._buffers: dict[str, NDArray[np.uint8]] = {}
         self._handles = Handles()
+        self._memory = Memory()
 
     def read(self, group: Group, places: Sequence[Place]) -> Gathered:
         """Return all rows of these views in a group.
@@ -43,28 +47,55 @@ class Gatherer:
             CacheCorrupt: A shard was cut while it was open.
             StorageError: A shard cannot be read.
         """
-        spans = [place.shard.span(place.position, group.name) for place in places]
-        columns = {column.name: self._column(column, places, spans) for column in group.columns}
-        return Gathered(np.array([span.length for span in spans], np.int64), columns)
+        spans = [shard.span(position, group.name) for shard, position in places]
+        counts = [span.length for span in spans]
+        rows = sum(counts)
+        buffers = [self._buffer(column, rows) for column in group.columns]
+        into = [
+            (column, column.entry_bytes, buffer.data)
+            for column, buffer in zip(group.columns, buffers, strict=True)
+        ]
+        end = 0
+        for shard, span in runs(places, spans):
+            start, end = end, end + span.length
+            handle = self._handles.of(shard.path)
+            for column, width, memory in into:
+                shard.read_rows(handle, column, span, memory[start * width : end * width])
+        columns = {
+            column.name: buffer[: rows * width].view(column.numpy).reshape(rows, *column.shape)
+            for (column, width, _), buffer in zip(into, buffers, strict=True)
+        }
+        return Gathered(np.array(counts, np.int64), columns, self._memory)
 
     def close(self) -> None:
         """Close all files; they open again on the next use."""
         self._handles.close()
 
-    def _column(
-        self, column: Column, places: Sequence[Place], spans: Sequence[Span]
-    ) -> NDArray[np.generic]:
-        rows, width = sum(span.length for span in spans), column.entry_bytes
+    def _buffer(self, column: Column, rows: int) -> NDArray[np.uint8]:
         buffer = self._buffers.get(column.name)
-        if buffer is None or len(buffer) < rows * width:
-            buffer = self._buffers[column.name] = np.empty(2 * rows * width, np.uint8)
-        memory, end = buffer.data, 0
-        for (shard, _), span in zip(places, spans, strict=True):
-            start, end = end, end + span.length * width
-            if span.length:
-                handle = self._handles.of(shard.path)
-                shard.read_rows(handle, column, span, memory[start:end])
-        return buffer[:end].view(column.numpy).reshape(rows, *column.shape)
+        if buffer is None or len(buffer) < rows * column.entry_bytes:
+            size = 2 * rows * column.entry_bytes
+            buffer = self._buffers[column.name] = np.empty(size, np.uint8)
+        return buffer
+
+
+def runs(places: Sequence[Place], spans: Sequence[Span]) -> Iterator[tuple[Shard, Span]]:
+    """Yield the rows that are read at once: those of views that follow each other in a shard.
+
+    Views without rows are left out.
+    """
+    if not spans:
+        return
+    shard, (start, length) = places[0].shard, spans[0]
+    for place, span in zip(places[1:], spans[1:], strict=True):
+        if place.shard is shard and span.start == start + length:
+            length += span.length
+            continue
+        if length:
+            yield shard, Span(start, length)
+        shard, (start, length) = place.shard, span
+    if length:
+        yield shard, Span(start, length)
 
 
 def wanted_groups(stored: Sequence[Group], wanted: Wanted | None) -> tuple[Group, ...]:

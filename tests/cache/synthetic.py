@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldkit.cache.columns import Codec, Group
+from ldkit.cache.columns import BoxCodec, Codec, Group
 from ldkit.cache.content import ViewRows, locations_of
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import (
@@ -63,17 +63,18 @@ def make_coverage(held: Collection[str] = ()) -> Coverage:
 def make_plan(
     keys: Sequence[ViewKey],
     views_per_shard: int = 4,
-    bbox_logits: Codec = "fp16",
+    bbox_logits: BoxCodec = "fp16",
     cls_logits: Codec | None = "fp16",
     held: Collection[str] = (),
 ) -> Plan:
     """Return a plan for main rows and those that are `held` beside them."""
     region = RowColumns(bbox_logits=bbox_logits, cls_logits=cls_logits)
+    features = "fp16" if bbox_logits == "u8" else bbox_logits
     columns = {
         "vlr": region,
-        "imitation": FeatureColumns(features=bbox_logits),
+        "imitation": FeatureColumns(features=features),
         "score": ScoreColumns(bbox_logits=bbox_logits, cls_logits=cls_logits or "fp16"),
-        "cross": CrossColumns(statistics=bbox_logits),
+        "cross": CrossColumns(statistics=features),
     }
     wide = bool({"imitation", "cross"} & set(held))
     return Plan.of(
@@ -117,7 +118,7 @@ def _columns(
     group: Group, location: Tensor, count: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     found = {}
-    for column in group.columns:
+    for column in group.values:
         match column.name.partition(".")[2]:
             case "location":
                 values = location

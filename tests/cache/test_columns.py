@@ -1,6 +1,6 @@
 import pytest
 
-from ldkit.cache.columns import VIEW_COLUMNS, Column, region_group
+from ldkit.cache.columns import VIEW_COLUMNS, Column, region_group, score_groups
 from tests.cache.synthetic import EVERY, make_keys, make_plan
 
 
@@ -16,6 +16,25 @@ def test_only_planned_columns_exist() -> None:
     assert columns["vlr.cls_logits"].entry_bytes == 3 * 2
     assert group.offsets == Column("vlr.offsets", "I64")
     assert group.row_bytes == 2 + 2 + 4 * 5 * 4 + 3 * 2
+
+
+@pytest.mark.contract
+def test_an_u8_column_has_its_widths_beside_it() -> None:
+    group = region_group("vlr", 17, 3, "u8", "fp16")
+    bins, scale = group.columns[2:4]
+    assert bins == Column("vlr.bbox_logits", "U8", (4, 17), "vlr.bbox_logits")
+    assert bins.scale == scale == Column("vlr.bbox_logits.scale", "U8", (4,), "vlr.bbox_logits")
+    assert scale.scale is None
+    assert all(column.scale is None for column in region_group("main", 17, 3, "fp16", None).columns)
+    assert [column.name for column in group.values] == [
+        "vlr.location",
+        "vlr.gt_index",
+        "vlr.bbox_logits",
+        "vlr.cls_logits",
+    ]
+    assert group.row_bytes == 2 + 2 + 4 * 18 + 3 * 2
+    scored, _ = score_groups(17, "u8", "fp16")
+    assert scored.row_bytes == 2 + 4 * 18
 
 
 @pytest.mark.contract

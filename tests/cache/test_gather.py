@@ -1,10 +1,13 @@
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 
+from ldkit.cache.columns import Column
 from ldkit.cache.folder import CacheFolder
 from ldkit.cache.format import Wanted
-from ldkit.cache.gather import Gatherer, Place, wanted_groups
-from ldkit.cache.shard import Shard
+from ldkit.cache.gather import Gatherer, Place, runs, wanted_groups
+from ldkit.cache.shard import Shard, Span
 from tests.cache.synthetic import EVERY, build, make_coverage, make_keys, make_plan, make_rows
 
 KEYS = make_keys(4)
@@ -16,7 +19,7 @@ def test_rows_of_views_follow_each_other_in_the_order_of_the_places(tmp_path) ->
     shard = Shard(CacheFolder(tmp_path), build(tmp_path, PLAN, KEYS).receipts[0], PLAN)
     gatherer, order = Gatherer(), [5, 0, 5, 2]
     for group in PLAN.groups:
-        counts, columns = gatherer.read(group, [Place(shard, position) for position in order])
+        counts, columns, _ = gatherer.read(group, [Place(shard, position) for position in order])
         written = [make_rows(KEYS[position], PLAN).columns for position in order]
         for column in group.columns:
             expected = np.concatenate([rows[column.name].numpy() for rows in written])
@@ -25,9 +28,40 @@ def test_rows_of_views_follow_each_other_in_the_order_of_the_places(tmp_path) ->
     gatherer.close()
 
 
+@pytest.mark.law
+def test_rows_that_lie_side_by_side_are_read_at_once(tmp_path, monkeypatch) -> None:
+    manifest = build(tmp_path, PLAN, KEYS, most=7)
+    shard = Shard(CacheFolder(tmp_path), manifest.receipts[0], PLAN)
+    reads = []
+    read_rows = Shard.read_rows
+
+    def listen(shard: Shard, handle: int, column: Column, *rest: object) -> None:
+        reads.append(column.name)
+        read_rows(shard, handle, column, *rest)
+
+    monkeypatch.setattr(Shard, "read_rows", listen)
+    main = PLAN.groups[0]
+    Gatherer().read(main, [Place(shard, position) for position in range(8)])
+    assert sorted(reads) == sorted(column.name for column in main.columns)
+
+
+@pytest.mark.law
+def test_runs_of_views_cover_their_rows_in_order() -> None:
+    ours, theirs = Mock(Shard), Mock(Shard)
+    spans = [Span(0, 3), Span(3, 0), Span(3, 2), Span(5, 1), Span(6, 2), Span(0, 4), Span(4, 0)]
+    shards = [ours, ours, ours, theirs, theirs, theirs, ours]
+    places = [Place(shard, 0) for shard in shards]
+    assert list(runs(places, spans)) == [
+        (ours, Span(0, 5)),
+        (theirs, Span(5, 3)),
+        (theirs, Span(0, 4)),
+    ]
+    assert list(runs([], [])) == []
+
+
 @pytest.mark.contract
 def test_no_places_give_no_rows() -> None:
-    counts, columns = Gatherer().read(PLAN.groups[0], [])
+    counts, columns, _ = Gatherer().read(PLAN.groups[0], [])
     assert counts.tolist() == []
     assert columns["main.bbox_logits"].shape == (0, 4, 5)
 

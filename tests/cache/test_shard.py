@@ -175,9 +175,25 @@ def test_a_shard_cut_while_it_is_open_is_told(built, damaged) -> None:
     handle = handles.of(shard.path)
     os.truncate(shard.path, 100)
     spans = [shard.span(position, "main") for position in range(len(KEYS))]
-    column, span = PLAN.groups[0].columns[0], next(span for span in spans if span.length)
+    column, span = PLAN.groups[0].columns[2], next(span for span in spans if span.length)
     with pytest.raises(CacheCorrupt, match="was truncated while it was being read"):
-        shard.read_rows(handle, column, span, memoryview(bytearray(2 * span.length)))
+        shard.read_rows(handle, column, span, memoryview(bytearray(4 * 5 * 2 * span.length)))
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("limit", [0, 1 << 27])
+def test_rows_are_the_same_whether_small_columns_are_kept_or_not(limit, built, monkeypatch) -> None:
+    monkeypatch.setattr("ldkit.cache.shard.HELD_LIMIT", limit)
+    shard, handles = Shard(*built, PLAN), Handles()
+    handle = handles.of(shard.path)
+    for position, key in enumerate(KEYS):
+        span = shard.span(position, "main")
+        for column in PLAN.groups[0].columns[:2]:
+            stored = np.empty(span.length, "<u2")
+            # Without its file a shard answers from memory alone.
+            file = -1 if limit else handle
+            shard.read_rows(file, column, span, stored.view(np.uint8).data)
+            assert stored.tolist() == make_rows(key, PLAN).columns[column.name].tolist()
 
 
 @pytest.mark.contract
