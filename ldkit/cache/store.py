@@ -87,6 +87,12 @@ class Store:
         write_changed(folder.manifest, manifest.to_bytes())
         return folder.path
 
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a shard; who else writes one waits, so that together they keep to the limit."""
+        with _alone(self.root / "store"):
+            self.make_room(len(content))
+            write_bytes(path, content)
+
     def make_room(self, count: int) -> None:
         """Evict shards, the least recently used first, until so many bytes more fit.
 
@@ -167,9 +173,8 @@ def fetch(path: Path) -> None:
         content = Remote(origin).proved(f"shards/{path.name}", receipt)
         for stale in path.parent.glob(f".{path.name}.*.tmp"):
             stale.unlink(missing_ok=True)
-        Store.of_user().make_room(len(content))
         try:
-            write_bytes(path, content)
+            Store.of_user().write(path, content)
         except StorageError as error:
             error.hint = (
                 f"It is a copy of {origin}. Free space, let the store be smaller "
@@ -233,7 +238,7 @@ def write_changed(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep other processes and threads from fetching the same shard."""
+    """Keep other processes and threads from writing the same."""
     lock = path.with_name(f".{path.name}.lock")
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
