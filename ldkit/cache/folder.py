@@ -8,6 +8,9 @@ from ldkit.cache.format import Plan
 from ldkit.cache.receipts import Receipt
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, StorageError
 
+DOCUMENT_LIMIT = 1 << 28
+"""Longest document in bytes: the manifest of half a million shards."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheFolder:
@@ -56,17 +59,25 @@ def read_document(path: Path, kind: type[Kind]) -> Kind:
         CacheMismatch: It has another format version.
         StorageError: It cannot be read.
     """
-    return from_bytes(kind, read_file(path), str(path))
+    return from_bytes(kind, read_file(path, DOCUMENT_LIMIT), str(path))
 
 
-def read_file(path: Path) -> bytes:
-    """Return the content of a file of a cache; the errors are those of `read_document`."""
+def read_file(path: Path, limit: int = -1) -> bytes:
+    """Return the content of a file of a cache; the errors are those of `read_document`.
+
+    No more than `limit` bytes are read; a longer file is refused.
+    """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(limit + 1 if limit >= 0 else -1)
     except FileNotFoundError as error:
         raise CacheCorrupt("is missing.", where=str(path), hint=REBUILD) from error
     except OSError as error:
         raise unreadable(path, error) from error
+    if 0 <= limit < len(content):
+        message = f"has more than {limit} bytes, as no document has."
+        raise CacheCorrupt(message, where=str(path), hint=REBUILD)
+    return content
 
 
 def file_size(path: Path) -> int | None:
@@ -98,7 +109,10 @@ def read_receipts(folder: CacheFolder, plan: Plan) -> dict[int, Receipt]:
     A receipt that is damaged or of another plan counts as absent, and so does one whose shard is
     missing or of another size.
     """
-    found = {number: _receipt(folder, plan, number) for number in range(plan.shards)}
+    # By what is there: a plan may state any number of shards.
+    stems = [path.stem for path in folder.shards.glob("*.json") if path.stem.isdecimal()]
+    there = sorted({number for number in map(int, stems) if number < plan.shards})
+    found = {number: _receipt(folder, plan, number) for number in there}
     return {number: receipt for number, receipt in found.items() if receipt is not None}
 
 
@@ -133,7 +147,7 @@ def incomplete(folder: CacheFolder) -> CacheIncomplete:
             hint="Build one with `ldkit cache-logits`, or name the folder of another cache.",
         )
     plan = read_document(folder.plan, Plan)
-    missing = len(missing_shards(folder, plan))
+    missing = plan.shards - len(read_receipts(folder, plan))
     return CacheIncomplete(
         f"is not sealed: {plan.shards - missing} of {plan.shards} shards are complete.",
         where=str(folder.path),

@@ -157,8 +157,9 @@ class GroupCheck:
             values = self._table.read(column, first, min(block, rows - first))
             finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
             for row in np.flatnonzero(~finite)[:1]:
-                view = np.searchsorted(self.offsets, first + row, side="right") - 1
-                yield f"has numbers that are not finite: {column.name} of {self._views.name(int(view))}."
+                view = int(np.searchsorted(self.offsets, first + row, side="right")) - 1
+                name = self._views.name(view)
+                yield f"has numbers that are not finite: {column.name} of {name}."
 
     def _whole_faults(self, first: int, counts: Array, scored: Array | None) -> Iterator[str]:
         """Yield what is wrong with the whole numbers of some views from the first one on."""
