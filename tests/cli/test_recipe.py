@@ -172,7 +172,7 @@ def test_diff_shows_what_the_whole_method_adds() -> None:
     told = json.loads(run("diff", "coco/ld_r50_r101", "coco/full_r50_r101", "--json"))
     assert told["objective.localization.vlr.weight"] == [None, 0.25]
     assert told["objective.classification_kd.main.kind"] == [None, "softmax"]
-    assert told["cache.vlr.bbox_logits"] == [None, "fp16"]
+    assert told["cache.vlr.bbox_logits"] == [None, "u8"]
     sections = {key.rpartition(".")[0] for key in told}
     assert sections == {
         *("", "cache", "cache.vlr", "objective.localization.vlr"),

@@ -178,7 +178,7 @@ def test_a_wrong_override_is_told_in_words(
         ("cache.vlr.bbox_logit=fp16", "cache.vlr.bbox_logit",
          "Unknown key. Did you mean `bbox_logits`?"),
         ("cache.vlr.bbox_logits=fp15", "cache.vlr.bbox_logits = fp15",
-         "Must be fp32 or fp16. Did you mean `fp16`?"),
+         "Must be fp32 or fp16 or u8. Did you mean `fp16`?"),
         ("cache.vlr.floor=0.1", "cache.vlr.floor",
          "Unknown key. Did you mean `objective.vlr.floor` or `objective.score.floor`?"),
         ("cache.imitation={}", "cache.imitation.region", "Required, but missing."),

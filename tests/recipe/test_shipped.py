@@ -185,7 +185,7 @@ def test_the_whole_method_adds_ld_on_the_vlr_and_class_kd(student: str) -> None:
     assert whole["objective"] == alone["objective"] | added
     assert whole["cache"] == alone["cache"] | {
         "path": "caches/r101_full",
-        "vlr": {"bbox_logits": "fp16", "cls_logits": None},
+        "vlr": {"bbox_logits": "u8", "cls_logits": None},
     }
     same = ("seed", "data", "views", "teacher", "student", "optim", "schedule", "train", "eval")
     assert {key: whole[key] for key in same} == {key: alone[key] for key in same}
