@@ -97,6 +97,21 @@ def is_kin(one: Plan, other: Plan) -> bool:
     return all(_agree(ours[name], theirs[name]) for name in theirs)
 
 
+def require_extensible(root: Plan, wanted: Plan, folder: Path) -> None:
+    """Check that what a recipe wants can be added to a cache; the rule is that of `require_kin`.
+
+    Raises:
+        CacheMismatch: With both sides, field by field.
+    """
+    ours, theirs = _kin_sections(root, wanted), _kin_sections(wanted, root)
+    _require_equal(ours, theirs, folder, "")
+
+
+def knows_data(plans: Sequence[Plan], data: Source) -> bool:
+    """Say whether one of a cache's generations was built from this data set."""
+    return any(plan.sources.data.fingerprint == data.fingerprint for plan in plans)
+
+
 def require_kin(root: Plan, other: Plan, folder: Path) -> None:
     """Check that a generation may stand beside the root of a cache.
 
@@ -126,10 +141,10 @@ def require_fit(
 ) -> None:
     """Check that a cache says what a student of this recipe would hear from its teacher.
 
-    `plans` are those of its generations, the root's first: data set and view policy may be those
-    of any. A cache may hold more than is wanted. The width of features counts where they are
-    wanted and `axes` has one. Another renderer only warns: `CacheReader.check_pixels` proves
-    whether it matters.
+    `plans` are those of its generations, the root's first; the data set may be that of any. A
+    cache may hold more than is wanted, and other views of the same policy, which
+    `CacheReader.require_keys` tells. The width of features counts where they are wanted and `axes`
+    has one. Another renderer only warns: `CacheReader.check_pixels` proves whether it matters.
 
     Raises:
         CacheMismatch: It was made from something else; both sides, field by field.
@@ -151,14 +166,13 @@ def require_fit(
 
 
 def _closest(plans: Sequence[Plan], sources: Sources) -> Plan:
-    """Return the root's plan with data set, view policy and channels of any that fit better."""
+    """Return the root's plan with data set, views and width of any generation that fit better."""
     root = plans[0]
     found: dict[str, object] = {}
-    for plan in plans:
-        for name in ("data", "views"):
-            source: Source = getattr(plan.sources, name)
-            if source.fingerprint == getattr(sources, name).fingerprint:
-                found[name] = source
+    if knows_data(plans, sources.data):
+        found["data"] = sources.data
+    if _views(root.sources.views) == _views(sources.views):
+        found["views"] = sources.views
     axes = root.axes
     for plan in plans:
         axes = axes if axes.channels is not None else plan.axes
@@ -208,18 +222,24 @@ def _sections(plan: Mapping[str, object]) -> dict[str, Fields]:
 def _kin_sections(plan: Plan, beside: Plan) -> dict[str, Fields]:
     """Return the parts of a plan that must be equal where it stands beside another."""
     sections = _sections(_dump(plan))
-    views = sections["views"]
-    # How many views there are: of one size they are plain and mirrored, of a range they count.
-    free = {"", "count"} if views["short_side_px"].startswith("[") else {"", "count", "flip"}
     shared = _stored(plan) & _stored(beside)
     kept = {name: sections[name] for name in ("weights", "model", "render")}
-    kept["views"] = {name: text for name, text in views.items() if name not in free}
+    kept["views"] = _views(plan.sources.views)
     kept["axes"] = dict(sections["axes"])
     if plan.axes.channels is None or beside.axes.channels is None:
         kept["axes"].pop("channels", None)
     kept["columns"] = {name: sections["columns"][name] for name in sorted(shared)}
     kept["build"] = {"pad_multiple_px": sections["build"]["pad_multiple_px"]}
     return kept
+
+
+def _views(policy: Source) -> Fields:
+    """Return what decides how a view looks, but not how many views there are."""
+    fields = dict(_flat(policy.facts))
+    fields.pop("count", None)
+    if isinstance(policy.facts.get("short_side_px"), int):  # the views are plain and mirrored
+        fields.pop("flip", None)
+    return fields
 
 
 def _stored(plan: Plan) -> set[str]:

@@ -16,9 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from ldkit.cache.compare import require_kin
+from ldkit.cache.compare import differences, require_kin
 from ldkit.cache.document import REBUILD
-from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_file
+from ldkit.cache.folder import (
+    DOCUMENT_LIMIT,
+    CacheFolder,
+    file_size,
+    incomplete,
+    read_document,
+    read_file,
+)
 from ldkit.cache.format import Plan
 from ldkit.cache.receipts import Manifest
 from ldkit.errors import CacheCorrupt
@@ -82,14 +89,16 @@ def generation_folders(path: Path) -> list[CacheFolder]:
     return [CacheFolder(path).generation(number) for number in numbers]
 
 
-def next_generation(path: Path) -> CacheFolder:
-    """Return the folder of what is to be added next: one not sealed yet, or a new number.
+def generation_for(path: Path, plan: Plan) -> CacheFolder:
+    """Return the folder of a generation to build: one begun with this plan, or the next number.
 
     Numbers rise: the newest generation has the largest.
     """
-    folders = generation_folders(path)
-    if folders and file_size(folders[-1].manifest) is None:
-        return folders[-1]
+    folders = [each for each in generation_folders(path) if file_size(each.plan) is not None]
+    for folder in folders:
+        is_sealed = file_size(folder.manifest) is not None
+        if not is_sealed and not differences(read_document(folder.plan, Plan), plan):
+            return folder
     newest = int(folders[-1].path.name) if folders else 0
     return CacheFolder(path).generation(newest + 1)
 
@@ -149,7 +158,8 @@ def _check_documents(folder: CacheFolder, plan: Plan, manifest: Manifest) -> Non
             where=str(folder.plan),
             hint=REBUILD,
         )
-    if [receipt.shard for receipt in manifest.receipts] != list(range(plan.shards)):
+    numbers = [receipt.shard for receipt in manifest.receipts]
+    if len(numbers) != plan.shards or numbers != list(range(plan.shards)):
         raise CacheCorrupt(
             f"does not list the {plan.shards} shards of the plan.",
             where=str(folder.manifest),
@@ -157,7 +167,7 @@ def _check_documents(folder: CacheFolder, plan: Plan, manifest: Manifest) -> Non
         )
     for receipt in manifest.receipts:
         file = folder.receipt(receipt.shard)
-        if read_file(file) != receipt.to_bytes():
+        if read_file(file, DOCUMENT_LIMIT) != receipt.to_bytes():
             raise CacheCorrupt(
                 "is not the receipt that manifest.json holds.", where=str(file), hint=REBUILD
             )

@@ -84,15 +84,12 @@ class CacheReader:
     def require_keys(self, keys: Sequence[ViewKey]) -> None:
         """Check that all that is wanted is there for each of these views, which are sorted.
 
-        Of a cache without generations nothing is to be checked: it was built for its keys. No
-        shard is proved, and none is fetched: a mirror is asked as it goes.
+        No shard is proved, and none is fetched: of a mirror, what is not here is not looked at.
 
         Raises:
             CacheCoverage: It is not.
             CacheCorrupt: The views of a generation are not those of its plan.
         """
-        if len(self.generations) == 1:
-            return
         with suppress(FileNotFoundError):
             for route in self._routes:
                 parts = [self.generations[number] for number in route.generations]

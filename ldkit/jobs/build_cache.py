@@ -94,8 +94,13 @@ def run(
     Finished work is never done twice. Return whether the cache is sealed: else other processes
     are still at their shares, and the last of them seals.
     """
-    place = assemble.device(device)
-    todo = order(recipe)
+    return (yield from build(order(recipe), recipe, assemble.device(device), share))
+
+
+def build(
+    todo: Order, recipe: Recipe, device: torch.device, share: Share
+) -> Generator[Message, None, bool]:
+    """Yield progress; build an order, as `run` does."""
     plan = writer.begin(todo.folder, todo.plan)
     missing = missing_shards(CacheFolder(todo.folder), plan)
     if not missing:
@@ -106,7 +111,7 @@ def run(
     mine = share.of(missing)
     if mine:
         file, layout = sections(recipe)[1], recipe.train.channels_last
-        teacher = load_teacher(file, place, channels_last=layout)
+        teacher = load_teacher(file, device, channels_last=layout)
         yield from build_shards(todo, plan, mine, teacher, recipe.data.workers)
     if _sealed(todo, plan):
         return True

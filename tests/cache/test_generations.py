@@ -15,7 +15,7 @@ from ldkit.cache.generations import (
     Generation,
     fingerprint,
     generation_folders,
-    next_generation,
+    generation_for,
     read_generation,
     read_generations,
     stored_keys,
@@ -127,21 +127,29 @@ def test_an_unsealed_generation_is_left_out_with_a_warning(tmp_path, caplog) -> 
         reader = CacheReader.open_(tmp_path)
     assert "generations/001 is not sealed yet, and left out." in caplog.text
     assert (reader.fingerprint, len(reader.generations)) == (before, 1)
-    assert next_generation(tmp_path).path.name == "001"
 
 
 @pytest.mark.contract
 def test_the_numbers_of_generations_rise(tmp_path) -> None:
+    plan = make_plan(SOME)
     assert generation_folders(tmp_path) == []
-    assert next_generation(tmp_path).path == tmp_path / "generations" / "001"
+    assert generation_for(tmp_path, plan).path == tmp_path / "generations" / "001"
     for number in (2, 11, 999):
         folder = CacheFolder(tmp_path).generation(number)
-        build(folder.path, make_plan(SOME), SOME)
-        assert next_generation(tmp_path).path.name == f"{number + 1:03d}"
+        build(folder.path, plan, SOME)
+        assert generation_for(tmp_path, plan).path.name == f"{number + 1:03d}"
     (tmp_path / "generations" / "notes").mkdir()
     assert [each.path.name for each in generation_folders(tmp_path)] == ["002", "011", "999"]
     build(CacheFolder(tmp_path).generation(1000).path, make_plan(SOME), SOME)
     assert generation_folders(tmp_path)[-1].path.name == "1000"
+
+
+@pytest.mark.contract
+def test_a_generation_that_was_begun_goes_on_and_another_gets_a_number_of_its_own(tmp_path) -> None:
+    begin(CacheFolder(tmp_path).generation(1).path, make_plan(SOME))
+    build(CacheFolder(tmp_path).generation(2).path, make_plan(MORE), MORE)
+    assert generation_for(tmp_path, make_plan(SOME)).path.name == "001"
+    assert generation_for(tmp_path, make_plan(MORE)).path.name == "003"
 
 
 @pytest.mark.contract

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from ldkit.errors import CacheIncomplete, CacheMismatch, CheckpointError, LdkitError, UsageError
+from ldkit.errors import (
+    CacheCoverage,
+    CacheIncomplete,
+    CacheMismatch,
+    CheckpointError,
+    LdkitError,
+    UsageError,
+)
 from ldkit.jobs import build_cache, distill, train_teacher
 from ldkit.recipe.schema import Recipe
 from tests.jobs.conftest import World
@@ -153,7 +160,6 @@ def test_a_cache_of_another_data_set_is_refused(world: World, others: Path, tmp_
         ("views.short_side_px=48", "short_side_px +64 +48"),
         ("views.long_side_max_px=96", "long_side_max_px +128 +96"),
         ("views.pad_multiple_px=64", "pad_multiple_px +32 +64"),
-        ("views.flip=0", "flip +plain and mirrored +plain"),
         ("views.short_side_px=[48, 64]", r"short_side_px +64 +\[48,64\]"),
     ],
 )
@@ -170,17 +176,31 @@ def test_a_cache_of_another_view_policy_is_refused(
 @pytest.mark.contract
 def test_a_cache_with_other_rows_is_refused(world: World, tmp_path: Path) -> None:
     recipe = world.student("objective.assign.topk=5")
-    text = refusal(from_cache, recipe, tmp_path, CacheMismatch)
-    assert text.startswith(f"{world.cache}: was made for other rows.\n")
-    assert re.search(r"^    main.topk +9 +5$", text, re.MULTILINE)
+    assert refusal(from_cache, recipe, tmp_path, CacheCoverage) == (
+        f"{world.cache}: holds the main region with topk 9 (objective.assign.topk), this recipe "
+        "wants 5.\n"
+        "Set `objective.assign.topk=9`, or store it (`--set objective.assign.topk=5`): beside what "
+        "is there (`ldkit cache-logits RECIPE --extend`), or in a new cache (`--out caches/NAME`)."
+    )
 
 
 @pytest.mark.contract
+@pytest.mark.parametrize("flip", ["0.9", "0"])
 def test_the_seed_and_the_share_of_mirrored_images_do_not_make_another_cache_of_one_size(
+    world: World, tmp_path: Path, flip: str
+) -> None:
+    changes = ("seed=7", f"views.flip={flip}", "schedule.epochs=5", "schedule.max_steps=1")
+    finish(from_cache(world.student(*changes), tmp_path / "run"))
+
+
+@pytest.mark.contract
+def test_a_cache_without_mirrored_views_is_refused_to_a_student_who_is_shown_some(
     world: World, tmp_path: Path
 ) -> None:
-    recipe = world.student("seed=7", "views.flip=0.9", "schedule.epochs=5", "schedule.max_steps=1")
-    finish(from_cache(recipe, tmp_path / "run"))
+    cache = tmp_path / "cache"
+    finish(build_cache.run(world.student("views.flip=0", cache=cache), device="cpu"))
+    text = refusal(from_cache, world.student(cache=cache), tmp_path, CacheCoverage)
+    assert text.startswith(f"{cache}: holds no rows of main for 10 of 20 views that this recipe")
 
 
 @pytest.mark.contract
