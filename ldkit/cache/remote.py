@@ -106,7 +106,10 @@ class Remote:
         raise self.corrupt(name, problem)
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Return the bytes of each file of a folder, by name; none where there is no folder."""
+        """Return the bytes of each file of a folder, by name; of folders in it no true number.
+
+        Nothing is listed where there is no folder, or a server that lists none.
+        """
 
         def look(system: Any, path: str) -> dict[str, int]:
             system.invalidate_cache()
@@ -114,9 +117,9 @@ class Remote:
                 entries = system.ls(path, detail=True)
             except FileNotFoundError:
                 return {}
-            return {
-                str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in entries
-            }
+            names = [str(entry["name"]).rstrip("/").rsplit("/", 1)[-1] for entry in entries]
+            sizes = [int(entry["size"] or 0) for entry in entries]
+            return dict(zip(names, sizes, strict=True))
 
         return self._patiently("listed", folder, look)
 

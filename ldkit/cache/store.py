@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ldkit.cache.document import Kind, from_bytes
 from ldkit.cache.folder import CacheFolder, read_document
-from ldkit.cache.format import Plan
-from ldkit.cache.receipts import Manifest, Receipt
+from ldkit.cache.generations import fingerprint
+from ldkit.cache.receipts import Receipt
 from ldkit.cache.remote import Remote, is_url
-from ldkit.errors import CacheCorrupt, CacheIncomplete, StorageError, UsageError
+from ldkit.cache.remote_cache import read_remote
+from ldkit.errors import StorageError, UsageError
 from ldkit.files import write_bytes
 
 LIMIT_VARIABLE = "LDKIT_STORE_GB"
@@ -76,16 +76,18 @@ class Store:
             CacheCorrupt: Its documents are not what was written.
             StorageError: It cannot be reached, or the store cannot be written.
         """
-        manifest = sealed_manifest(remote)
-        plan = plan_of(remote, manifest)
+        parts = read_remote(remote)
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)  # a URL may hold a password
-        folder = CacheFolder(self.root / manifest.digest[:NAME_DIGITS])
-        write_changed(folder.path / "origin.json", json.dumps({"url": remote.url}).encode())
-        write_changed(folder.plan, plan.to_bytes())
-        for receipt in manifest.receipts:
-            write_changed(folder.receipt(receipt.shard), receipt.to_bytes())
-        write_changed(folder.manifest, manifest.to_bytes())
-        return folder.path
+        path = self.root / fingerprint(parts)[:NAME_DIGITS]
+        for part in (*parts[1:], parts[0]):  # the root's manifest is the last file
+            origin = {"url": remote.where(part.folder.path.as_posix()).removesuffix("/.")}
+            folder = CacheFolder(path / part.folder.path)
+            _write_changed(folder.path / "origin.json", json.dumps(origin).encode())
+            _write_changed(folder.plan, part.plan.to_bytes())
+            for receipt in part.manifest.receipts:
+                _write_changed(folder.receipt(receipt.shard), receipt.to_bytes())
+            _write_changed(folder.manifest, part.manifest.to_bytes())
+        return path
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a shard; who else writes one waits, so that together they keep to the limit."""
@@ -183,52 +185,7 @@ def fetch(path: Path) -> None:
             raise
 
 
-def sealed_manifest(remote: Remote) -> Manifest:
-    """Return the manifest of the cache at a URL.
-
-    Raises:
-        CacheIncomplete: There is none.
-        CacheCorrupt: It is not what was written.
-        CacheMismatch: It has another format version.
-    """
-    content = remote.find("manifest.json")
-    if content is None:
-        raise CacheIncomplete(
-            "holds no manifest.json: there is no cache, or its push is not finished.",
-            where=remote.url,
-            hint="Name the URL of a cache, or push one there with `ldkit cache push`.",
-        )
-    return document_of(remote, "manifest.json", content, Manifest)
-
-
-def plan_of(remote: Remote, manifest: Manifest) -> Plan:
-    """Return the plan of the cache at a URL that has this manifest.
-
-    Raises:
-        CacheCorrupt: It is missing, or another one.
-    """
-    plan = document_of(remote, "plan.json", remote.find("plan.json"), Plan)
-    if plan.digest != manifest.plan:
-        raise remote.corrupt("plan.json", "is not the plan of manifest.json.")
-    return plan
-
-
-def document_of(remote: Remote, name: str, content: bytes | None, kind: type[Kind]) -> Kind:
-    """Return the document in a file of the cache at a URL, given its content.
-
-    Raises:
-        CacheCorrupt: It is missing, or not what was written.
-        CacheMismatch: It has another format version.
-    """
-    if content is None:
-        raise remote.corrupt(name, "is missing.")
-    try:
-        return from_bytes(kind, content, remote.where(name))
-    except CacheCorrupt as error:
-        raise remote.corrupt(name, error.message) from error
-
-
-def write_changed(path: Path, content: bytes) -> None:
+def _write_changed(path: Path, content: bytes) -> None:
     """Write a small file, unless it has this content."""
     with suppress(FileNotFoundError):
         if path.read_bytes() == content:

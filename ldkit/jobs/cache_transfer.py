@@ -1,22 +1,32 @@
 """`ldkit cache push` and `ldkit cache pull`: a sealed cache to a URL, and back.
 
 Both send what is missing, shard by shard and each with its receipt, and the manifest last: what was
-interrupted is a cache that is not sealed, and the same command goes on with it.
+interrupted is a cache that is not sealed, and the same command goes on with it. The generations of
+a cache come before its root, so that it is there as a whole or not at all.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ldkit.cache.folder import CacheFolder, file_size, read_document, read_file, read_receipts
 from ldkit.cache.format import Plan
-from ldkit.cache.reader import CacheReader
+from ldkit.cache.generations import Generation, fingerprint, read_generations
 from ldkit.cache.receipts import Manifest, Receipt
 from ldkit.cache.remote import Remote, difference, is_url
-from ldkit.cache.store import document_of, plan_of, sealed_manifest
+from ldkit.cache.remote_cache import document_of, read_remote
 from ldkit.errors import CacheCorrupt, CacheMismatch, UsageError
 from ldkit.files import write_bytes
 from ldkit.jobs.facts import Fact, Facts, plural, size
 from ldkit.jobs.progress import Message, Note, Progress
+
+
+class _Transfer(NamedTuple):
+    """A generation, where it goes to, and which of its shards are not there yet."""
+
+    source: Generation
+    target: CacheFolder
+    missing: tuple[Receipt, ...]
 
 
 def push(path: Path, url: str) -> Generator[Message, None, Facts]:
@@ -29,29 +39,18 @@ def push(path: Path, url: str) -> Generator[Message, None, Facts]:
         CacheMismatch: Another cache is at the URL.
         StorageError: A file cannot be read, or not be written there.
     """
-    remote = _remote(url)
-    cache, folder = CacheReader.open_(path), CacheFolder(path)
-    plan, manifest = cache.plan, cache.manifest
-    _refuse_other(remote, "plan.json", remote.find("plan.json"), plan)
-    missing = _missing(remote, plan, manifest)
-    if missing and remote.find("manifest.json") is not None:
-        remote.remove("manifest.json")  # what is no longer whole must not look so
-    yield from _told(f"{url} is complete already.", url, manifest, missing)
-    done = manifest.bytes - sum(receipt.bytes for receipt in missing)
-    for receipt in missing:
-        file = folder.shard(receipt.shard)
-        content = read_file(file)
-        problem = difference(content, receipt)
-        if problem:
-            raise CacheCorrupt(problem, where=str(file), hint="Repair the cache before you push.")
-        remote.write(f"shards/{file.name}", content)
-        remote.write(f"shards/{folder.receipt(receipt.shard).name}", receipt.to_bytes())
-        done += receipt.bytes
-        yield Progress(done, manifest.bytes, "bytes")
-    for name, document in (("plan.json", plan), ("manifest.json", manifest)):
-        if remote.find(name) != document.to_bytes():
-            remote.write(name, document.to_bytes())
-    return _facts(url, manifest, missing)
+    remote, generations = _remote(url), read_generations(path)
+    transfers = []
+    for source in generations:
+        target = CacheFolder(source.folder.path.relative_to(path))
+        transfers.append(_Transfer(source, target, tuple(_lacking(remote, source, target))))
+    yield from _told(url, transfers)
+    done = _bytes_there(transfers)
+    for transfer in (*transfers[1:], transfers[0]):
+        for receipt in _pushed(remote, transfer):
+            done += receipt.bytes
+            yield Progress(done, _all_bytes(transfers), "bytes")
+    return _facts(url, generations, transfers)
 
 
 def pull(url: str, path: Path) -> Generator[Message, None, Facts]:
@@ -64,24 +63,22 @@ def pull(url: str, path: Path) -> Generator[Message, None, Facts]:
         CacheMismatch: The folder holds another cache.
         StorageError: The URL cannot be reached, or the folder not be written.
     """
-    remote, folder = _remote(url), CacheFolder(path)
-    manifest = sealed_manifest(remote)
-    plan = plan_of(remote, manifest)
-    _refuse_other_folder(folder, manifest)
-    here = read_receipts(folder, plan)
-    missing = [each for each in manifest.receipts if here.get(each.shard) != each]
-    yield from _told(f"{path} is complete already.", str(path), manifest, missing)
-    # As a build does, so that `ldkit cache-logits` can go on with it, too.
-    write_bytes(folder.plan, plan.to_bytes())
-    done = manifest.bytes - sum(receipt.bytes for receipt in missing)
-    for receipt in missing:
-        file = folder.shard(receipt.shard)
-        write_bytes(file, remote.proved(f"shards/{file.name}", receipt))
-        write_bytes(folder.receipt(receipt.shard), receipt.to_bytes())
-        done += receipt.bytes
-        yield Progress(done, manifest.bytes, "bytes")
-    write_bytes(folder.manifest, manifest.to_bytes())
-    return _facts(str(path), manifest, missing)
+    remote = _remote(url)
+    generations = read_remote(remote)
+    transfers = []
+    for source in generations:
+        target = CacheFolder(path / source.folder.path)
+        _refuse_other_folder(target, source.manifest)
+        here = read_receipts(target, source.plan)
+        missing = [each for each in source.manifest.receipts if here.get(each.shard) != each]
+        transfers.append(_Transfer(source, target, tuple(missing)))
+    yield from _told(str(path), transfers)
+    done = _bytes_there(transfers)
+    for transfer in (*transfers[1:], transfers[0]):
+        for receipt in _pulled(remote, transfer):
+            done += receipt.bytes
+            yield Progress(done, _all_bytes(transfers), "bytes")
+    return _facts(str(path), generations, transfers)
 
 
 def _remote(url: str) -> Remote:
@@ -95,24 +92,57 @@ def _remote(url: str) -> Remote:
     )
 
 
-def _missing(remote: Remote, plan: Plan, manifest: Manifest) -> list[Receipt]:
-    """Return the shards that the URL lacks: another receipt, or a file of another size.
+def _pushed(remote: Remote, transfer: _Transfer) -> Iterator[Receipt]:
+    """Send what is missing of a generation; yield the receipt of each shard that has arrived."""
+    source, target, missing = transfer
+    if missing and remote.find(target.manifest.as_posix()) is not None:
+        remote.remove(target.manifest.as_posix())  # what is no longer whole must not look so
+    for receipt in missing:
+        file = source.folder.shard(receipt.shard)
+        content = read_file(file)
+        problem = difference(content, receipt)
+        if problem:
+            raise CacheCorrupt(problem, where=str(file), hint="Repair the cache before you push.")
+        remote.write(target.shard(receipt.shard).as_posix(), content)
+        remote.write(target.receipt(receipt.shard).as_posix(), receipt.to_bytes())
+        yield receipt
+    for path, document in ((target.plan, source.plan), (target.manifest, source.manifest)):
+        if remote.find(path.as_posix()) != document.to_bytes():
+            remote.write(path.as_posix(), document.to_bytes())
+
+
+def _pulled(remote: Remote, transfer: _Transfer) -> Iterator[Receipt]:
+    """Fetch what is missing of a generation; yield the receipt of each shard that has arrived.
+
+    The plan comes first, as in a build, so that `ldkit cache-logits` can go on with it, too.
+    """
+    source, target, missing = transfer
+    write_bytes(target.plan, source.plan.to_bytes())
+    for receipt in missing:
+        content = remote.proved(source.folder.shard(receipt.shard).as_posix(), receipt)
+        write_bytes(target.shard(receipt.shard), content)
+        write_bytes(target.receipt(receipt.shard), receipt.to_bytes())
+        yield receipt
+    write_bytes(target.manifest, source.manifest.to_bytes())
+
+
+def _lacking(remote: Remote, source: Generation, target: CacheFolder) -> Iterator[Receipt]:
+    """Yield the shards that the URL lacks: another receipt, or a file of another size.
 
     Raises:
-        CacheMismatch: A receipt there is of another plan.
+        CacheMismatch: The plan, or a receipt, there is of another plan.
     """
-    here = CacheFolder(Path())
-    sizes = remote.sizes("shards")
-    names = [here.receipt(receipt.shard).name for receipt in manifest.receipts]
-    found = remote.find_many([f"shards/{name}" for name in names if name in sizes])
-    missing = []
-    for receipt, name in zip(manifest.receipts, names, strict=True):
-        content = found.get(f"shards/{name}")
-        size_there = sizes.get(here.shard(receipt.shard).name)
+    plan, receipts = target.plan.as_posix(), source.manifest.receipts
+    _refuse_other(remote, plan, remote.find(plan), source.plan)
+    sizes = remote.sizes(target.shards.as_posix())
+    names = [target.receipt(receipt.shard) for receipt in receipts]
+    found = remote.find_many([name.as_posix() for name in names if name.name in sizes])
+    for receipt, name in zip(receipts, names, strict=True):
+        content = found.get(name.as_posix())
+        size_there = sizes.get(target.shard(receipt.shard).name)
         if content != receipt.to_bytes() or size_there != receipt.bytes:
-            _refuse_other(remote, f"shards/{name}", content, plan)
-            missing.append(receipt)
-    return missing
+            _refuse_other(remote, name.as_posix(), content, source.plan)
+            yield receipt
 
 
 def _refuse_other(remote: Remote, name: str, content: bytes | None, plan: Plan) -> None:
@@ -120,7 +150,7 @@ def _refuse_other(remote: Remote, name: str, content: bytes | None, plan: Plan) 
     if content is None:
         return
     try:
-        if name == "plan.json":
+        if name.endswith("plan.json"):
             found = document_of(remote, name, content, Plan).digest
         else:
             found = document_of(remote, name, content, Receipt).plan
@@ -128,53 +158,56 @@ def _refuse_other(remote: Remote, name: str, content: bytes | None, plan: Plan) 
         return
     if found != plan.digest:
         raise CacheMismatch(
-            f"holds another cache.\n  plan there {found}\n  plan here  {plan.digest}",
-            where=remote.url,
+            f"is of another cache.\n  plan there {found}\n  plan here  {plan.digest}",
+            where=remote.where(name),
             hint="Push to another URL, or remove what is there.",
         )
 
 
 def _refuse_other_folder(folder: CacheFolder, manifest: Manifest) -> None:
     """Refuse a folder with another plan, or with the same one sealed over other shards."""
-    found = {
-        name: read_document(file, kind).digest
-        for name, file, kind in (
-            ("plan", folder.plan, Plan),
-            ("manifest", folder.manifest, Manifest),
-        )
-        if file_size(file) is not None
-    }
-    expected = {"plan": manifest.plan, "manifest": manifest.digest}
-    for name, digest in found.items():
-        if digest != expected[name]:
+    expected = {folder.plan: manifest.plan, folder.manifest: manifest.digest}
+    for path, kind in ((folder.plan, Plan), (folder.manifest, Manifest)):
+        if file_size(path) is None:
+            continue
+        found = read_document(path, kind).digest
+        if found != expected[path]:
             raise CacheMismatch(
-                f"holds another cache.\n  {name} here  {digest}\n  {name} there {expected[name]}",
-                where=str(folder.path),
+                f"is of another cache.\n  digest here  {found}\n  digest there {expected[path]}",
+                where=str(path),
                 hint="Pull to another folder.",
             )
 
 
-def _told(
-    complete: str, place: str, manifest: Manifest, missing: Sequence[Receipt]
-) -> Generator[Message, None, None]:
-    count = len(manifest.receipts)
+def _told(place: str, transfers: Sequence[_Transfer]) -> Iterator[Message]:
+    missing = sum(len(transfer.missing) for transfer in transfers)
+    count = sum(len(transfer.source.manifest.receipts) for transfer in transfers)
     if not missing:
-        yield Note(complete)
-    elif len(missing) < count:
-        yield Note(f"Going on: {count - len(missing)} of {count} shards are at {place}.")
+        yield Note(f"{place} is complete already.")
+    elif missing < count:
+        yield Note(f"Going on: {count - missing} of {count} shards are at {place}.")
 
 
-def _facts(place: str, manifest: Manifest, sent: Sequence[Receipt]) -> Facts:
-    sent_bytes = sum(receipt.bytes for receipt in sent)
+def _all_bytes(transfers: Sequence[_Transfer]) -> int:
+    return sum(transfer.source.manifest.bytes for transfer in transfers)
+
+
+def _bytes_there(transfers: Sequence[_Transfer]) -> int:
+    missing = sum(receipt.bytes for transfer in transfers for receipt in transfer.missing)
+    return _all_bytes(transfers) - missing
+
+
+def _facts(place: str, cache: Sequence[Generation], transfers: Sequence[_Transfer]) -> Facts:
+    sizes = [receipt.bytes for part in cache for receipt in part.manifest.receipts]
+    sent = [receipt.bytes for transfer in transfers for receipt in transfer.missing]
     return {
         "cache": place,
-        "fingerprint": manifest.digest,
-        "size": Fact(
-            f"{size(manifest.bytes)} in {plural(len(manifest.receipts), 'shard')}",
-            {"bytes": manifest.bytes, "shards": len(manifest.receipts)},
-        ),
-        "sent": Fact(
-            f"{size(sent_bytes)} in {plural(len(sent), 'shard')}",
-            {"bytes": sent_bytes, "shards": len(sent)},
-        ),
+        "fingerprint": fingerprint(cache),
+        "size": _size(sizes),
+        "sent": _size(sent),
     }
+
+
+def _size(shards: Sequence[int]) -> Fact:
+    value = {"bytes": sum(shards), "shards": len(shards)}
+    return Fact(f"{size(sum(shards))} in {plural(len(shards), 'shard')}", value)

@@ -15,7 +15,7 @@ Fault = Callable[[str, bytes], bytes]
 class Flaky(MemoryFileSystem):
     """`flaky://NAME`: the next reads go through `faults`, one for each, as long as there are any.
 
-    `read` lists what was asked for.
+    `read` lists what was asked for and is there.
     """
 
     protocol = "flaky"
@@ -27,8 +27,8 @@ class Flaky(MemoryFileSystem):
         return MemoryFileSystem._strip_protocol(path.replace("flaky://", "memory://"))
 
     def cat_file(self, path: str, *_: object, **__: object) -> bytes:
-        self.read.append(path)
         content = MemoryFileSystem.cat_file(self, path)
+        self.read.append(path)
         return self.faults.pop(0)(path, content) if self.faults else content
 
 

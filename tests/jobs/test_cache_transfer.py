@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ldkit.jobs.facts import as_json
 from ldkit.jobs.progress import Note, Progress
 from tests.cache.flaky import changed, flaky, intact, lost
 from tests.cache.synthetic import build, make_keys, make_plan, make_rows
+from tests.cache.test_generations import build_all
 from tests.jobs.tiny import snapshot
 
 __all__ = ["flaky"]
@@ -161,7 +163,7 @@ def test_another_cache_is_never_overwritten(pushed, tmp_path, name: str) -> None
         if path != name:
             pushed.remove(path)
     before = there()
-    with pytest.raises(CacheMismatch, match=f"{URL}: holds another cache") as caught:
+    with pytest.raises(CacheMismatch, match=f"{URL}/{name}: is of another cache") as caught:
         list(push(tmp_path / "other", URL))
     assert PLAN.digest in caught.value.message
     assert other.digest in caught.value.message
@@ -274,11 +276,11 @@ def test_a_full_disk_stops_a_pull_that_goes_on_later(
 def test_a_folder_with_another_cache_is_left_alone(tmp_path) -> None:
     build(tmp_path / "other", make_plan(KEYS, views_per_shard=5), KEYS)
     before = snapshot(tmp_path / "other")
-    with pytest.raises(CacheMismatch, match="holds another cache") as caught:
+    with pytest.raises(CacheMismatch, match=r"other/plan\.json: is of another cache") as caught:
         list(pull(URL, tmp_path / "other"))
     assert caught.value.hint == "Pull to another folder."
     build(tmp_path / "same", PLAN, KEYS, most=3)
-    with pytest.raises(CacheMismatch, match="manifest here"):
+    with pytest.raises(CacheMismatch, match=r"same/manifest\.json: is of another cache"):
         list(pull(URL, tmp_path / "same"))
     assert snapshot(tmp_path / "other") == before
 
@@ -289,3 +291,54 @@ def test_there_must_be_something_to_pull(tmp_path) -> None:
     with pytest.raises(CacheIncomplete, match="holds no manifest"):
         list(pull(URL, tmp_path / "back"))
     assert not (tmp_path / "back").exists()
+
+
+@pytest.fixture
+def extended(tmp_path):
+    parts = [(keys, make_plan(keys, 2)) for keys in (KEYS[:5], KEYS[5:6], KEYS[6:])]
+    build_all(tmp_path / "extended", *parts)
+    return tmp_path / "extended"
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("stop", range(0, 18, 3))
+def test_a_cache_travels_with_its_generations_and_its_root_last(
+    extended, flaky, tmp_path, monkeypatch, stop: int
+) -> None:
+    left, write = iter(range(stop)), flaky.pipe_file
+
+    def cut(self, path: str, value: bytes, **_: object) -> None:
+        if next(left, None) is None:
+            raise PermissionError("the connection was closed")
+        write(self, path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flaky, "pipe_file", cut)
+        with pytest.raises(StorageError):
+            list(push(extended, URL))
+    assert "manifest.json" not in there()
+    told = list(push(extended, URL))
+    assert there() == snapshot(extended)
+    total = sum(path.stat().st_size for path in extended.rglob("*.safetensors"))
+    assert told[-1] == Progress(total, total, "bytes") or "complete already" in str(told[-1])
+    flaky.faults[:] = [intact] * (stop // 2) + [lost] * 4
+    with pytest.raises(StorageError):
+        list(pull(URL, tmp_path / "back"))
+    assert not (tmp_path / "back" / "manifest.json").exists()
+    flaky.faults.clear()
+    list(pull(URL, tmp_path / "back"))
+    assert snapshot(tmp_path / "back") == snapshot(extended)
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("flaky")
+def test_what_was_added_to_a_cache_follows_it(extended, tmp_path) -> None:
+    shutil.copytree(extended, tmp_path / "later")
+    shutil.rmtree(extended / "generations")
+    list(push(extended, URL))
+    list(pull(URL, tmp_path / "back"))
+    told = list(push(tmp_path / "later", URL))
+    assert told[0] == Note(f"Going on: 3 of 7 shards are at {URL}.")
+    assert there() == snapshot(tmp_path / "later")
+    list(pull(URL, tmp_path / "back"))
+    assert snapshot(tmp_path / "back") == snapshot(tmp_path / "later")
