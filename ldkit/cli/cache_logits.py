@@ -33,6 +33,13 @@ Shards = Annotated[
         show_default=False,
     ),
 ]
+Extend = Annotated[
+    bool,
+    typer.Option(
+        "--extend",
+        help="Add to a sealed cache what it lacks of the recipe: images, views, groups of rows.",
+    ),
+]
 
 
 def cache_logits(
@@ -40,6 +47,7 @@ def cache_logits(
     teacher: Teacher = None,
     out: OutFolder = None,
     shards: Shards = None,
+    extend: Extend = False,
     overrides: Overrides = None,
     device: Device = "auto",
     dry_run: DryRun = False,
@@ -49,7 +57,7 @@ def cache_logits(
 
     Under `torchrun -m ldkit` each process builds a part; the first one tells.
     """
-    from ldkit.jobs import build_cache as job
+    from ldkit.jobs import build_cache, cache_extend
     from ldkit.jobs.cache_build_share import own_device, share_of
 
     share = share_of(os.environ, shards)
@@ -59,8 +67,10 @@ def cache_logits(
         from ldkit.jobs.cache_outline import outline
 
         if tells:
-            console.show_facts(outline(document.recipe, device), as_json=as_json)
+            chosen = cache_extend.outline if extend else outline
+            console.show_facts(chosen(document.recipe, device), as_json=as_json)
         return
+    job = cache_extend if extend else build_cache
     building = job.run(document.recipe, device=own_device(device, os.environ), share=share)
     if not tells:
         _silent(building)
@@ -68,7 +78,7 @@ def cache_logits(
     progress.show("cache", building)
     from ldkit.jobs.cache_info import facts
 
-    console.show_facts(facts(job.cache_folder(document.recipe)), as_json=as_json)
+    console.show_facts(facts(build_cache.cache_folder(document.recipe)), as_json=as_json)
 
 
 def _document(

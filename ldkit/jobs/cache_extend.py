@@ -22,7 +22,7 @@ from ldkit.jobs.build_cache import Order
 from ldkit.jobs.cache_boxes import check_boxes, one_view_each
 from ldkit.jobs.cache_build_share import WHOLE, Share
 from ldkit.jobs.coverage import Stored
-from ldkit.jobs.facts import plural
+from ldkit.jobs.facts import Fact, Facts, aligned, plural, size
 from ldkit.jobs.progress import Message, Note, Progress
 from ldkit.jobs.size_estimate import Estimate
 from ldkit.recipe.schema import Recipe
@@ -57,20 +57,38 @@ def run(
         # Numbered only now that those before have their folders.
         folder = generation_for(todo.folder, addition.order.plan).path
         order = replace(addition.order, folder=folder)
-        regions, views = ", ".join(addition.regions), plural(len(order.keys), "view")
-        yield Note(f"Adding {regions or 'the data set, by rows'} of {views} in {folder}.")
+        views = plural(len(order.keys), "view")
+        yield Note(f"Adding {_named(addition)} with {views} in {folder}.")
         sealed &= yield from build_cache.build(order, recipe, place, share)
     return sealed
 
 
-def additions(recipe: Recipe) -> list[Addition]:
+def outline(recipe: Recipe, device: str = "auto") -> Facts:
     """Return what would be added to the recipe's cache; nothing is written.
 
     Raises:
         LdkitError: What `run` would raise before its first shard, but for boxes that differ.
     """
+    assemble.device(device)
     todo = build_cache.order(recipe)
-    return list(_additions(todo, read_generations(todo.folder), _shard_bytes(recipe)))
+    found = list(_additions(todo, read_generations(todo.folder), _shard_bytes(recipe)))
+    parts = [
+        {"regions": each.regions, "views": len(each.order.keys), "bytes": _bytes(each.order)}
+        for each in found
+    ]
+    lines = {
+        _named(each): f"{len(each.order.keys):,} views, about {size(_bytes(each.order))}"
+        for each in found
+    }
+    return {"cache": str(todo.folder), "to add": Fact(aligned(lines) or "nothing", parts)}
+
+
+def _named(addition: Addition) -> str:
+    return ", ".join(addition.regions) or "the data set"
+
+
+def _bytes(order: Order) -> int:
+    return round(len(order.keys) * sum(order.bytes_per_view(g.name) for g in order.plan.groups))
 
 
 def _shard_bytes(recipe: Recipe) -> float:
@@ -120,8 +138,8 @@ def _order(todo: Order, regions: tuple[str, ...], keys: list[ViewKey], shard_byt
         Columns.model_validate(columns),
     )
     axes = _axes(plan.axes, stored.coverage)
-    size = views_per_shard(shard_bytes, rows, axes, stored.columns)
-    build = plan.build.model_copy(update={"views_per_shard": size})
+    count = views_per_shard(shard_bytes, rows, axes, stored.columns)
+    build = plan.build.model_copy(update={"views_per_shard": count})
     part = Plan.of(plan.sources, axes, stored.coverage, stored.columns, build, keys)
     return replace(todo, keys=keys, plan=part, size=Estimate(rows, todo.size.locations))
 

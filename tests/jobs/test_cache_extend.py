@@ -1,6 +1,7 @@
 """What is added to a sealed cache later is heard as if it had been there from the start."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ldkit.cache.reader import CacheReader
 from ldkit.errors import CacheCoverage, CacheMismatch
 from ldkit.jobs import build_cache, cache_extend, distill
 from ldkit.jobs.cache_build_share import WHOLE, Share
+from ldkit.jobs.facts import Fact
 from ldkit.jobs.progress import Note
 from ldkit.recipe.schema import Recipe
 from tests.jobs.conftest import World
@@ -134,7 +136,7 @@ def test_a_data_set_that_lacks_nothing_is_added_by_one_view(world: World, tmp_pa
     extend(fewer)
     assert [plan.keys.count for plan in CacheReader.open_(cache).plans] == [20, 1]
     finish(distill.run(fewer, tmp_path / "run", CACHED))
-    assert cache_extend.additions(fewer) == []
+    assert cache_extend.outline(fewer)["to add"] == Fact("nothing", [])
 
 
 @pytest.mark.contract
@@ -142,6 +144,18 @@ def test_nothing_is_added_where_nothing_is_missing(world: World) -> None:
     before = snapshot(world.cache)
     (note,) = told(cache_extend.run(world.student(), device="cpu"))
     assert note == Note(f"{world.cache} holds all that this recipe stores.")
+    assert snapshot(world.cache) == before
+
+
+@pytest.mark.contract
+def test_an_outline_says_what_would_be_added(world: World) -> None:
+    before = snapshot(world.cache)
+    recipe = world.student("cache.vlr={}", "cache.score={}")
+    facts = cache_extend.outline(recipe)
+    assert facts["cache"] == str(world.cache)
+    added = facts["to add"]
+    assert isinstance(added, Fact)
+    assert re.fullmatch(r"vlr, score  20 views, about \d+\.\d KB", added.text)
     assert snapshot(world.cache) == before
 
 
@@ -158,7 +172,7 @@ def test_an_extension_that_was_stopped_goes_on(world: World, tmp_path: Path) -> 
     notes = [
         note.text for note in told(cache_extend.run(recipe, device="cpu")) if isinstance(note, Note)
     ]
-    assert notes[0] == f"Adding vlr of 20 views in {cache}/generations/001."
+    assert notes[0] == f"Adding vlr with 20 views in {cache}/generations/001."
     assert notes[1].startswith("Going on: ")
     assert len(CacheReader.open_(cache).generations) == 2
 
