@@ -1,5 +1,6 @@
 """The folder of a cache: what stands where, and which shards are still missing."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,20 +63,21 @@ def read_document(path: Path, kind: type[Kind]) -> Kind:
     return from_bytes(kind, read_file(path, DOCUMENT_LIMIT), str(path))
 
 
-def read_file(path: Path, limit: int = -1) -> bytes:
+def read_file(path: Path, limit: int | None = None) -> bytes:
     """Return the content of a file of a cache; the errors are those of `read_document`.
 
-    No more than `limit` bytes are read; a longer file is refused.
+    A file of more than `limit` bytes is refused.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(limit + 1 if limit >= 0 else -1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size) if limit is None or size <= limit else None
     except FileNotFoundError as error:
         raise CacheCorrupt("is missing.", where=str(path), hint=REBUILD) from error
     except OSError as error:
         raise unreadable(path, error) from error
-    if 0 <= limit < len(content):
-        message = f"has more than {limit} bytes, as no document has."
+    if content is None:
+        message = f"has {size} bytes; no document has more than {limit}."
         raise CacheCorrupt(message, where=str(path), hint=REBUILD)
     return content
 
