@@ -75,15 +75,11 @@ def columns_of(content: Sequence[ViewRows], plan: Plan) -> Arrays:
     groups = plan.groups
     for rows in content:
         _check(rows, groups, plan.axes)
-    arrays: Arrays = {
-        "view.image_id": np.array([rows.key.image_id for rows in content]),
-        "view.index": np.array([rows.key.view for rows in content]),
-        "view.source_hw": np.array([rows.view.source_hw for rows in content]),
-        "view.resized_hw": np.array([rows.view.resized_hw for rows in content]),
-        "view.padded_hw": np.array([rows.view.padded_hw for rows in content]),
-        "view.flip": np.array([rows.view.flip for rows in content]),
-        "view.pixels_crc32": np.array([rows.pixels_crc32 for rows in content]),
-    }
+    arrays = view_columns(
+        [rows.key for rows in content],
+        [rows.view for rows in content],
+        [rows.pixels_crc32 for rows in content],
+    )
     for group in groups:
         counts = [_count(rows, group) for rows in content]
         arrays[group.offsets.name] = np.cumsum([0, *counts])
@@ -93,10 +89,24 @@ def columns_of(content: Sequence[ViewRows], plan: Plan) -> Arrays:
             if column.scale is not None:
                 scales = [each.scale for each in encoded if each.scale is not None]
                 arrays[column.scale.name] = np.concatenate(scales)
-    columns = [*VIEW_COLUMNS]
     for group in groups:
-        columns += [group.offsets, *group.columns]
-    return {column.name: arrays[column.name].astype(column.numpy) for column in columns}
+        for column in (group.offsets, *group.columns):
+            arrays[column.name] = arrays[column.name].astype(column.numpy)
+    return arrays
+
+
+def view_columns(keys: Sequence[ViewKey], views: Sequence[View], pixels: Sequence[int]) -> Arrays:
+    """Return the table of views of a shard; `pixels` are the checksums of their pixels."""
+    columns = {
+        "view.image_id": [key.image_id for key in keys],
+        "view.index": [key.view for key in keys],
+        "view.source_hw": [view.source_hw for view in views],
+        "view.resized_hw": [view.resized_hw for view in views],
+        "view.padded_hw": [view.padded_hw for view in views],
+        "view.flip": [view.flip for view in views],
+        "view.pixels_crc32": list(pixels),
+    }
+    return {each.name: np.array(columns[each.name], each.numpy) for each in VIEW_COLUMNS}
 
 
 def _count(rows: ViewRows, group: Group) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from ldkit.cache.compare import require_same_plan
-from ldkit.cache.content import ViewRows, columns_of, locations_of, name_of
+from ldkit.cache.content import Arrays, ViewRows, columns_of, locations_of, name_of
 from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_receipts
 from ldkit.cache.format import Plan, keys_digest
 from ldkit.cache.receipts import Manifest, Receipt, RowCounts
@@ -50,29 +50,39 @@ def write_shard(folder: Path, number: int, content: Sequence[ViewRows], plan: Pl
         StorageError: The disk is full or the folder not writable; no receipt was written.
         ValueError: These are not the views or shapes of the plan.
     """
+    return write_columns(folder, number, columns_of(content, plan), plan)
+
+
+def write_columns(folder: Path, number: int, columns: Arrays, plan: Plan) -> Receipt:
+    """Write one shard whose columns are encoded already, as `write_shard` does.
+
+    Raises:
+        StorageError: The disk is full or the folder not writable; no receipt was written.
+        ValueError: These are not the views of the plan.
+    """
+    keys = [ViewKey(*key) for key in zip(*_whole(columns, "image_id", "index"), strict=True)]
     planned = len(plan.views_of(number))
-    if len(content) != planned:
-        raise ValueError(f"shard {number} has {planned} views, not {len(content)}.")
-    keys_digest([rows.key for rows in content])  # refuses keys that are out of order
+    if len(keys) != planned:
+        raise ValueError(f"shard {number} has {planned} views, not {len(keys)}.")
+    keys_digest(keys)  # refuses keys that are out of order
     identity = {"plan": plan.digest, "shard": number, "version": plan.version}
     # A single metadata key: the order of several changes from one process to the next.
-    columns = columns_of(content, plan)
     written = save(columns, metadata={"ldkit-cache": canonical_json(identity)})
     receipt = Receipt(
         plan=plan.digest,
         shard=number,
         bytes=len(written),
         sha256=hashlib.sha256(written).hexdigest(),
-        views=len(content),
+        views=len(keys),
         rows=RowCounts(
             **{group.name: int(columns[group.offsets.name][-1]) for group in plan.groups}
         ),
         locations=sum(
-            locations_of(rows.view.padded_hw, plan.axes.strides, name_of(rows.key))
-            for rows in content
+            locations_of((height, width), plan.axes.strides, name_of(key))
+            for key, (height, width) in zip(keys, columns["view.padded_hw"].tolist(), strict=True)
         ),
-        first_key=content[0].key,
-        last_key=content[-1].key,
+        first_key=keys[0],
+        last_key=keys[-1],
     )
     files = CacheFolder(folder)
     _remove(files.manifest)
@@ -80,6 +90,10 @@ def write_shard(folder: Path, number: int, content: Sequence[ViewRows], plan: Pl
     write_bytes(files.shard(number), written)
     write_bytes(files.receipt(number), receipt.to_bytes())
     return receipt
+
+
+def _whole(columns: Arrays, *names: str) -> list[list[int]]:
+    return [columns[f"view.{name}"].tolist() for name in names]
 
 
 def seal(folder: Path, plan: Plan, keys: Sequence[ViewKey]) -> Manifest:
