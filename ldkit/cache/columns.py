@@ -1,7 +1,7 @@
 """The columns of a shard: a table of views and a table of rows for each group of columns."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
@@ -11,14 +11,14 @@ Codec = Literal["fp32", "fp16"]
 BoxCodec = Literal["fp32", "fp16", "u8"]
 """How box logits are stored: u8 knows them up to a constant for each edge."""
 _STORED_AS: dict[BoxCodec, str] = {"fp32": "F32", "fp16": "F16", "u8": "U8"}
-_NUMPY = {
-    "I64": "<i8",
-    "I32": "<i4",
-    "U16": "<u2",
-    "U8": "|u1",
-    "F16": "<f2",
-    "F32": "<f4",
-    "BOOL": "|b1",
+_NUMPY: dict[str, np.dtype[np.generic]] = {
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "BOOL": np.dtype("?"),
 }
 SCALE = ".scale"
 """Ends the name of the column that says how wide the steps of an U8 column are."""
@@ -38,16 +38,17 @@ class Column:
     dtype: str
     shape: tuple[int, ...] = ()
     key: str = ""
+    entry_bytes: int = field(init=False, compare=False, repr=False)
+    """Bytes of one entry."""
+
+    def __post_init__(self) -> None:
+        """Count the bytes once: readers ask at every lookup."""
+        object.__setattr__(self, "entry_bytes", self.numpy.itemsize * prod(self.shape))
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
         """Return the dtype of the stored numbers, little-endian."""
-        return np.dtype(_NUMPY[self.dtype])
-
-    @property
-    def entry_bytes(self) -> int:
-        """Return the bytes of one entry."""
-        return self.numpy.itemsize * prod(self.shape)
+        return _NUMPY[self.dtype]
 
     @property
     def scale(self) -> "Column | None":

@@ -51,19 +51,22 @@ class Gatherer:
         counts = [span.length for span in spans]
         rows = sum(counts)
         buffers = [self._buffer(column, rows) for column in group.columns]
+        widths = [column.entry_bytes for column in group.columns]
         into = [
-            (column, column.entry_bytes, buffer.data)
-            for column, buffer in zip(group.columns, buffers, strict=True)
+            (column.name, width, buffer.data)
+            for column, width, buffer in zip(group.columns, widths, buffers, strict=True)
         ]
         end = 0
         for shard, span in runs(places, spans):
             start, end = end, end + span.length
-            handle = self._handles.of(shard.path)
-            for column, width, memory in into:
-                shard.read_rows(handle, column, span, memory[start * width : end * width])
+            shard.read_rows(
+                self._handles.of(shard.path),
+                span,
+                [(name, memory[start * width : end * width]) for name, width, memory in into],
+            )
         columns = {
             column.name: buffer[: rows * width].view(column.numpy).reshape(rows, *column.shape)
-            for (column, width, _), buffer in zip(into, buffers, strict=True)
+            for column, width, buffer in zip(group.columns, widths, buffers, strict=True)
         }
         return Gathered(np.array(counts, np.int64), columns, self._memory)
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BufferedReader
 from typing import Any, NamedTuple
 
@@ -33,10 +33,14 @@ class Span(NamedTuple):
 
 
 class _Bytes(NamedTuple):
-    """Where the bytes of a column lie: the first in the file, and how many an entry has."""
+    """Where the bytes of a column lie: the first in the file, and how many an entry has.
+
+    `held` are all of them, where they are kept in memory.
+    """
 
     first: int
     width: int
+    held: memoryview | None = None
 
 
 HELD = ("main.location", "main.gt_index")
@@ -61,7 +65,7 @@ class Shard:
         try:
             with os.fdopen(hold(self.path), "rb") as file:
                 self._prove(file, receipt)
-                self._bytes = self._find_columns(file, receipt, plan)
+                self._columns = self._find_columns(file, receipt, plan)
                 views = receipt.views
                 view = {column.name: self._read(file, column, views) for column in VIEW_COLUMNS}
                 # Compact arrays of plain integers: looked up one at a time, faster than numpy's.
@@ -69,7 +73,7 @@ class Shard:
                     group.name: array("q", self._read(file, group.offsets, views + 1).tobytes())
                     for group in plan.groups
                 }
-                self._held = self._hold(file, receipt, plan)
+                self._hold(file, receipt, plan)
         except HeaderError as error:
             raise self.corrupt(str(error)) from error
         except FileNotFoundError as error:
@@ -120,20 +124,20 @@ class Shard:
         start = offsets[position]
         return Span(start, offsets[position + 1] - start)
 
-    def read_rows(self, handle: int, column: Column, span: Span, into: memoryview) -> None:
-        """Fill `into` with a column of some rows; `handle` is this shard's file."""
-        first, width = self._bytes[column.name]
-        held = self._held.get(column.name)
-        if held is not None:
-            into[:] = held[span.start * width : (span.start + span.length) * width]
-            return
-        offset = first + span.start * width
-        try:
-            count = os.preadv(handle, (into,), offset)
-        except OSError as error:
-            raise unreadable(self.path, error) from error
-        if count != len(into):
-            raise self.corrupt("was truncated while it was being read.")
+    def read_rows(self, handle: int, span: Span, into: Iterable[tuple[str, memoryview]]) -> None:
+        """Fill memory with columns of some rows, by name; `handle` is this shard's file."""
+        start, length = span
+        for name, memory in into:
+            first, width, held = self._columns[name]
+            if held is not None:
+                memory[:] = held[start * width : (start + length) * width]
+                continue
+            try:
+                count = os.preadv(handle, (memory,), first + start * width)
+            except OSError as error:
+                raise unreadable(self.path, error) from error
+            if count != len(memory):
+                raise self.corrupt("was truncated while it was being read.")
 
     def corrupt(self, message: str) -> CacheCorrupt:
         """Return the error for this shard, with the way to rebuild it, or fetch it, alone."""
@@ -160,17 +164,18 @@ class Shard:
             column.name: _Bytes(header.starts[column.name], column.entry_bytes) for column in counts
         }
 
-    def _hold(self, file: BufferedReader, receipt: Receipt, plan: Plan) -> dict[str, memoryview]:
-        """Return the bytes of the columns that are kept in memory, where the cache is not large."""
-        columns = [column for column in plan.groups[0].columns if column.name in HELD]
-        whole = plan.shards * receipt.rows.main * sum(column.entry_bytes for column in columns)
-        if whole > HELD_LIMIT:
-            return {}
+    def _hold(self, file: BufferedReader, receipt: Receipt, plan: Plan) -> None:
+        """Keep small columns in memory, where the cache is not large."""
         rows = receipt.rows.main
-        return {column.name: self._read(file, column, rows).data.cast("B") for column in columns}
+        columns = [column for column in plan.groups[0].columns if column.name in HELD]
+        if plan.shards * rows * sum(column.entry_bytes for column in columns) > HELD_LIMIT:
+            return
+        for column in columns:
+            held = self._read(file, column, rows).data.cast("B")
+            self._columns[column.name] = self._columns[column.name]._replace(held=held)
 
     def _read(self, file: BufferedReader, column: Column, count: int) -> NDArray[Any]:
-        file.seek(self._bytes[column.name].first)
+        file.seek(self._columns[column.name].first)
         content = file.read(count * column.entry_bytes)
         return np.frombuffer(content, column.numpy).reshape(count, *column.shape)
 

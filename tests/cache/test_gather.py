@@ -3,7 +3,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from ldkit.cache.columns import Column
 from ldkit.cache.folder import CacheFolder
 from ldkit.cache.format import Wanted
 from ldkit.cache.gather import Gatherer, Place, runs, wanted_groups
@@ -35,9 +34,9 @@ def test_rows_that_lie_side_by_side_are_read_at_once(tmp_path, monkeypatch) -> N
     reads = []
     read_rows = Shard.read_rows
 
-    def listen(shard: Shard, handle: int, column: Column, *rest: object) -> None:
-        reads.append(column.name)
-        read_rows(shard, handle, column, *rest)
+    def listen(shard: Shard, handle: int, span: Span, into: list[tuple[str, memoryview]]) -> None:
+        reads.extend(name for name, _ in into)
+        read_rows(shard, handle, span, into)
 
     monkeypatch.setattr(Shard, "read_rows", listen)
     main = PLAN.groups[0]

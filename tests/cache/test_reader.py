@@ -14,7 +14,7 @@ from ldkit.cache.content import pixels_crc32
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import Wanted
 from ldkit.cache.reader import CacheReader
-from ldkit.cache.shard import Shard
+from ldkit.cache.shard import Shard, Span
 from ldkit.cache.writer import begin, seal, write_shard
 from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch
 from ldkit.ops.anchors import relocate
@@ -154,9 +154,9 @@ def test_a_reader_gives_and_reads_only_what_is_wanted(tmp_path, monkeypatch) -> 
     read = set()
     read_rows = Shard.read_rows
 
-    def listen(shard: Shard, handle: int, column: Column, *rest: object) -> None:
-        read.add(column.name)
-        read_rows(shard, handle, column, *rest)
+    def listen(shard: Shard, handle: int, span: Span, into: list[tuple[str, memoryview]]) -> None:
+        read.update(name for name, _ in into)
+        read_rows(shard, handle, span, into)
 
     monkeypatch.setattr(Shard, "read_rows", listen)
     for held, columns in [

@@ -54,11 +54,10 @@ def test_every_view_is_found_at_its_place_and_no_other_key_is(built) -> None:
 def test_rows_are_read_where_they_lie(name, built) -> None:
     shard, handles = Shard(*built, PLAN), Handles()
     group = next(group for group in PLAN.groups if group.name == name.split(".")[0])
-    column = next(column for column in group.columns if column.name == name)
     for position, key in enumerate(KEYS):
         span = shard.span(position, group.name)
         stored = np.empty(span.length, "<u2")
-        shard.read_rows(handles.of(shard.path), column, span, stored.view(np.uint8).data)
+        shard.read_rows(handles.of(shard.path), span, [(name, stored.view(np.uint8).data)])
         assert stored.tolist() == make_rows(key, PLAN).columns[name].tolist()
 
 
@@ -176,8 +175,9 @@ def test_a_shard_cut_while_it_is_open_is_told(built, damaged) -> None:
     os.truncate(shard.path, 100)
     spans = [shard.span(position, "main") for position in range(len(KEYS))]
     column, span = PLAN.groups[0].columns[2], next(span for span in spans if span.length)
+    memory = memoryview(bytearray(span.length * column.entry_bytes))
     with pytest.raises(CacheCorrupt, match="was truncated while it was being read"):
-        shard.read_rows(handle, column, span, memoryview(bytearray(4 * 5 * 2 * span.length)))
+        shard.read_rows(handle, span, [(column.name, memory)])
 
 
 @pytest.mark.law
@@ -192,7 +192,7 @@ def test_rows_are_the_same_whether_small_columns_are_kept_or_not(limit, built, m
             stored = np.empty(span.length, "<u2")
             # Without its file a shard answers from memory alone.
             file = -1 if limit else handle
-            shard.read_rows(file, column, span, stored.view(np.uint8).data)
+            shard.read_rows(file, span, [(column.name, stored.view(np.uint8).data)])
             assert stored.tolist() == make_rows(key, PLAN).columns[column.name].tolist()
 
 
