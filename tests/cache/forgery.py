@@ -22,7 +22,7 @@ def signed(fields: Fields) -> bytes:
 
 def signed_text(text: str) -> bytes:
     """Return a document whose text, after the first brace, is this one."""
-    body = f"{text}\n".encode()
+    body = f"{text}\n".encode("utf-8", "surrogateescape")
     return b'{"digest":"' + hashlib.sha256(body).hexdigest().encode() + b'",\n' + body
 
 
@@ -34,7 +34,11 @@ def fields_of(path: Path) -> Fields:
 
 
 def digest_of(path: Path) -> str:
-    return str(json.loads(path.read_bytes())["digest"])
+    return digest_in(path.read_bytes())
+
+
+def digest_in(content: bytes) -> str:
+    return content[len(b'{"digest":"') :][:64].decode()
 
 
 def forge_plan(cache: Path, change: Callable[[Fields], object]) -> None:
