@@ -22,7 +22,7 @@ Teacher = Annotated[
     typer.Option("--teacher", help="Model file of the teacher.", show_default=False),
 ]
 OutFolder = Annotated[
-    Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the cache.")
+    str | None, typer.Option("--out", metavar="FOLDER", help="Folder of the cache.")
 ]
 Shards = Annotated[
     str | None,
@@ -84,7 +84,7 @@ def cache_logits(
 def _document(
     recipe: str | None,
     teacher: Path | None,
-    out: Path | None,
+    out: str | None,
     overrides: list[str],
     *,
     tells: bool,
@@ -94,7 +94,7 @@ def _document(
     if teacher is not None:
         flags["teacher.checkpoint"] = ("--teacher", str(teacher))
     if out is not None:
-        flags["cache.path"] = ("--out", str(out))
+        flags["cache.path"] = ("--out", out)
     if recipe is None:
         from ldkit.jobs.build_cache import backbone_of
 
