@@ -96,6 +96,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@MAY_FORK
 @pytest.mark.story
 def test_a_web_server_will_do(world: World, many_shards: Path, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
@@ -107,7 +108,8 @@ def test_a_web_server_will_do(world: World, many_shards: Path, tmp_path: Path) -
     try:
         url = f"http://127.0.0.1:{server.server_port}/cache"
         finish(pull(url, tmp_path / "back"))
-        finish(distill.run(world.student(f"cache.path={url}"), tmp_path / "far", CACHED))
+        recipe = world.student("data.workers=2", f"cache.path={url}")
+        finish(distill.run(recipe, tmp_path / "far", CACHED))
     finally:
         server.shutdown()
         server.server_close()
