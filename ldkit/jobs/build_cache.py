@@ -150,13 +150,12 @@ def build_shards(
     while the teacher goes on. A shard that another process has written meanwhile is left out.
     """
     material, device = todo.material, next(teacher.parameters()).device
-    asking = Asking(
-        teacher, coverage.everything(plan.coverage, plan.columns), plan.build.batch_size
-    )
+    asked = coverage.everything(plan.coverage, plan.columns)
+    asking = Asking(teacher, asked, plan.build.batch_size)
     coming = Coming.of(CacheFolder(todo.folder), plan, todo.keys, shards, material)
     dataset = ViewDataset(material.records, material.draw)
     done = 0
-    with ShardWriter(todo.folder, plan, todo.keys, device) as written:
+    with ShardWriter(todo.folder, plan, todo.keys, asked, device) as written:
         for batch in load_batches(dataset, coming, workers, device):
             shard = coming.begun.popleft()
             for answer in asking.answers(batch):

@@ -8,20 +8,21 @@ import torch
 from ldkit.cache.content import name_of
 from ldkit.cache.format import Wanted
 from ldkit.errors import UsageError
+from ldkit.jobs.facts import plural
 from ldkit.jobs.progress import Note
-from ldkit.jobs.teacher_rows import rows_of_group
+from ldkit.jobs.teacher_rows import ask
 from ldkit.models.gfl import Detector
-from ldkit.structures import Batch, GroundTruth, TeacherRows
+from ldkit.structures import Batch, GroundTruth, Predictions
 
 EXHAUSTED = ("out of memory", "can't allocate memory")
 """What a RuntimeError says where it means memory. Source: PyTorch's allocators."""
 
 
 class Answer(NamedTuple):
-    """Views of one canvas, and what the teacher says of them."""
+    """Views of one canvas, and what the teacher says of them everywhere."""
 
     batch: Batch
-    rows: TeacherRows
+    said: Predictions
 
 
 class Asking:
@@ -31,6 +32,7 @@ class Asking:
         self._teacher = teacher
         self._wanted = wanted
         self._most = most
+        self._keeps_maps = wanted.coverage.imitation is not None
 
     def answers(self, batch: Batch) -> Iterator[Answer | Note]:
         """Yield the answers for all views of a batch in order, and a note before smaller parts.
@@ -41,17 +43,18 @@ class Asking:
         start = 0
         while start < len(batch.keys):
             part = part_of(batch, start, start + self._most)
-            rows = self._ask(part)
-            if rows is None:
+            said = self._ask(part)
+            if said is None:
                 yield self._halve(part)
                 continue
-            yield Answer(part, rows)
+            yield Answer(part, said)
             start += len(part.keys)
 
-    def _ask(self, part: Batch) -> TeacherRows | None:
-        """Return the teacher's rows; None: memory has run out."""
+    def _ask(self, part: Batch) -> Predictions | None:
+        """Return what the teacher says; None: memory has run out."""
         try:
-            return rows_of_group(self._teacher, part, self._wanted)
+            said = ask(self._teacher, part, self._wanted)
+            return said if self._keeps_maps else said._replace(maps=())
         except (RuntimeError, MemoryError) as error:
             if not is_exhausted(error):
                 raise
@@ -63,13 +66,7 @@ class Asking:
     def _halve(self, part: Batch) -> Note:
         count, (height, width) = len(part.keys), part.canvas_hw
         if count == 1:
-            raise UsageError(
-                f"memory does not suffice for a single view of {height} x {width} pixels on "
-                f"{part.pixels.device}.",
-                where=name_of(part.keys[0]),
-                hint="Free memory, take another device (`--device cpu`), or make views smaller "
-                "(`--set views.long_side_max_px=...`, which makes another cache).",
-            )
+            raise no_room(part)
         self._most = count // 2
         return Note(
             f"Memory does not suffice for {count} views of {height} x {width} at once: going on "
@@ -77,7 +74,19 @@ class Asking:
         )
 
 
-def is_exhausted(error: Exception) -> bool:
+def no_room(batch: Batch) -> UsageError:
+    """Return the error for views that memory does not suffice for."""
+    height, width = batch.canvas_hw
+    return UsageError(
+        f"memory does not suffice for {plural(len(batch.keys), 'view')} of {height} x {width} "
+        f"pixels on {batch.pixels.device}.",
+        where=name_of(batch.keys[0]),
+        hint="Free memory, take another device (`--device cpu`), or make views smaller "
+        "(`--set views.long_side_max_px=...`, which makes another cache).",
+    )
+
+
+def is_exhausted(error: BaseException | None) -> bool:
     """Say whether an error means that memory has run out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

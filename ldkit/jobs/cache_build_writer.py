@@ -1,4 +1,4 @@
-"""Shards are split, encoded and written in a thread of their own, while the teacher goes on."""
+"""Rows are found, encoded and written in a thread of their own, while the teacher goes on."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -6,15 +6,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ldkit.cache import writer
 from ldkit.cache.folder import CacheFolder, is_complete
-from ldkit.cache.format import Plan
+from ldkit.cache.format import Plan, Wanted
 from ldkit.interrupts import interrupts_held
-from ldkit.jobs.cache_build_memory import Answer
+from ldkit.jobs.cache_build_memory import Answer, is_exhausted, no_room
+from ldkit.jobs.teacher_rows import rows_said
 from ldkit.jobs.view_rows import rows_by_view
 from ldkit.structures import ViewKey
 
@@ -25,22 +26,36 @@ WAITING = 2
 """Answers that may wait for the thread. A builder that is ahead of its disk waits for it."""
 
 
+class _Task(NamedTuple):
+    """An answer of the teacher, the shard it belongs to, and when it is there (GPU)."""
+
+    shard: int
+    answer: Answer
+    ready: torch.cuda.Event | None
+
+
 class ShardWriter:
-    """Takes answers of the teacher; writes each shard once it has all of its views.
+    """Takes what the teacher says; writes each shard once it has the rows of all its views.
 
     Errors of the thread come out of the next `take`, or of `finish`. However the block ends, what
     was taken is written first and the thread is gone afterwards: what is complete stays.
     """
 
     def __init__(
-        self, folder: Path, plan: Plan, keys: Sequence[ViewKey], device: torch.device
+        self,
+        folder: Path,
+        plan: Plan,
+        keys: Sequence[ViewKey],
+        wanted: Wanted,
+        device: torch.device,
     ) -> None:
-        self._folder = folder
+        self._folder = CacheFolder(folder)
         self._plan = plan
         self._keys = keys
+        self._wanted = wanted
         self._copies = _Copies(device)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ldkit-shards")
-        self._pending: deque[Future[None]] = deque()
+        self._pending: deque[tuple[_Task, Future[None]]] = deque()
         self._rows: dict[ViewKey, ViewRows] = {}
 
     def __enter__(self) -> "ShardWriter":
@@ -59,15 +74,15 @@ class ShardWriter:
         held.release()
 
     def take(self, shard: int, answer: Answer) -> None:
-        """Take some views of a shard; wait where too much is waiting already.
+        """Take what is said of some views of a shard; wait where too much is waiting already.
 
         Raises:
             LdkitError: An earlier shard could not be written.
         """
         while len(self._pending) >= WAITING:
-            self._pending.popleft().result()
-        ready = self._copies.ready()
-        self._pending.append(self._thread.submit(self._keep, shard, answer, ready))
+            self._settle(*self._pending.popleft())
+        task = _Task(shard, answer, self._copies.ready())
+        self._pending.append((task, self._thread.submit(self._keep, task)))
 
     def finish(self) -> None:
         """Wait until all is written.
@@ -76,18 +91,33 @@ class ShardWriter:
             LdkitError: A shard could not be written.
         """
         while self._pending:
-            self._pending.popleft().result()
+            self._settle(*self._pending.popleft())
 
-    def _keep(self, shard: int, answer: Answer, ready: torch.cuda.Event | None) -> None:
-        """Split an answer; write its shard if nothing of it is missing any more."""
-        with self._copies.after(ready):
-            self._rows.update(rows_by_view(*answer))
-        keys = self._plan.keys_of(shard, self._keys)
+    def _settle(self, task: _Task, future: Future[None]) -> None:
+        """Wait for a task; where memory ran out beside the teacher, try again while it rests."""
+        error = future.exception()
+        if error is None:
+            return
+        if not is_exhausted(error):
+            raise error
+        del error, future  # with them go the tensors that their traceback holds
+        again = self._thread.submit(self._keep, task)
+        if is_exhausted(again.exception()):
+            raise no_room(task.answer.batch) from again.exception()
+        again.result()
+
+    def _keep(self, task: _Task) -> None:
+        """Find the rows of an answer; write its shard if nothing of it is missing any more."""
+        batch, said = task.answer
+        with self._copies.after(task.ready), torch.no_grad():
+            rows = rows_said(said, batch, self._plan.axes.grid, self._wanted)
+            self._rows.update(rows_by_view(batch, rows))
+        keys = self._plan.keys_of(task.shard, self._keys)
         if not all(key in self._rows for key in keys):
             return
         content = [self._rows.pop(key) for key in keys]
-        if not is_complete(CacheFolder(self._folder), self._plan, shard):  # by another process
-            writer.write_shard(self._folder, shard, content, self._plan)
+        if not is_complete(self._folder, self._plan, task.shard):  # by another process
+            writer.write_shard(self._folder.path, task.shard, content, self._plan)
 
 
 class _Copies:

@@ -30,6 +30,7 @@ from ldkit.structures import (
     CrossStatistics,
     DenseTeacher,
     FeatureRows,
+    Grid,
     GroundTruth,
     Predictions,
     RegionRows,
@@ -50,7 +51,6 @@ class _Scene(NamedTuple):
     said: Predictions
 
 
-@torch.no_grad()
 def rows_of_group(
     teacher: Detector, batch: Batch, wanted: Wanted, *, dense: bool = False
 ) -> TeacherRows:
@@ -58,14 +58,29 @@ def rows_of_group(
 
     `dense` adds what it says everywhere.
     """
+    said = ask(teacher, batch, wanted, dense=dense)
+    return rows_said(said, batch, teacher.grid, wanted, dense=dense)
+
+
+@torch.no_grad()
+def ask(teacher: Detector, batch: Batch, wanted: Wanted, *, dense: bool = False) -> Predictions:
+    """Return what the teacher says everywhere; of classes only where they are wanted."""
+    images = normalise(batch.pixels, resized_sizes(batch.views, batch.pixels.device))
+    if not (dense or asks_classes(wanted)):
+        return teacher.boxes(images)
+    cross = wanted.coverage.cross
+    said: Predictions = teacher(images, cross_after=None if cross is None else cross.after)
+    return said
+
+
+@torch.no_grad()
+def rows_said(
+    said: Predictions, batch: Batch, grid: Grid, wanted: Wanted, *, dense: bool = False
+) -> TeacherRows:
+    """Return the rows that are wanted of what a teacher says of a batch."""
     canvas, device, asked = batch.canvas_hw, batch.pixels.device, wanted.coverage
-    images = normalise(batch.pixels, resized_sizes(batch.views, device))
-    if dense or asks_classes(wanted):
-        said = teacher(images, cross_after=None if asked.cross is None else asked.cross.after)
-    else:
-        said = teacher.boxes(images)
-    places = anchors(canvas, teacher.grid, device)
-    valid_BA = valid_locations(canvas, padded_sizes(batch.views, device), teacher.grid)
+    places = anchors(canvas, grid, device)
+    valid_BA = valid_locations(canvas, padded_sizes(batch.views, device), grid)
     scene = _Scene(places, valid_BA, batch.ground_truth, said)
     assignment = atss(places, valid_BA, batch.ground_truth, asked.main.topk)
     main = main_rows(assignment.gt_index)

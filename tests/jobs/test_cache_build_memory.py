@@ -16,7 +16,7 @@ from ldkit.errors import UsageError
 from ldkit.jobs import build_cache
 from ldkit.jobs.cache_build_memory import Answer, Asking, is_exhausted
 from ldkit.jobs.progress import Note, Progress
-from ldkit.jobs.teacher_rows import rows_of_group
+from ldkit.jobs.teacher_rows import ask
 from ldkit.jobs.train import Material
 from ldkit.models.gfl import Detector
 from ldkit.structures import Batch, Predictions, ViewKey
@@ -86,7 +86,7 @@ def test_batches_are_halved_until_they_fit_and_stay_so(
     monkeypatch: pytest.MonkeyPatch,
     error: Callable[[], Exception],
 ) -> None:
-    whole = rows_of_group(teacher, batch, ASKED)
+    whole = ask(teacher, batch, ASKED)
     gate = Narrow(2 * VIEW, error)
     gate.watch(teacher, monkeypatch)
     asking = Asking(teacher, ASKED, most=8)
@@ -95,8 +95,8 @@ def test_batches_are_halved_until_they_fit_and_stay_so(
     assert notes == [gap(7, 3), gap(3, 1)]
     answers = [each for each in found if isinstance(each, Answer)]
     assert [key for each in answers for key in each.batch.keys] == list(batch.keys)
-    rows = torch.cat([each.rows.main.bbox_logits for each in answers])
-    assert_close(rows, whole.main.bbox_logits, atol=1e-4, rtol=1e-4)
+    logits = torch.cat([each.said.bbox_logits for each in answers])
+    assert_close(logits, whole.bbox_logits, atol=1e-4, rtol=1e-4)
     assert gate.seen == [7 * VIEW, 3 * VIEW, *[VIEW] * 7]
     assert not [each for each in asking.answers(batch) if isinstance(each, Note)]
 
@@ -109,9 +109,7 @@ def test_a_single_view_that_does_not_fit_is_the_end(
     with pytest.raises(UsageError) as ended:
         list(Asking(teacher, ASKED, most=2).answers(batch))
     assert ended.value.where == "image 1, view 0"
-    assert ended.value.message == (
-        "memory does not suffice for a single view of 64 x 64 pixels on cpu."
-    )
+    assert ended.value.message == ("memory does not suffice for 1 view of 64 x 64 pixels on cpu.")
     assert "--device cpu" in ended.value.hint
 
 

@@ -28,8 +28,8 @@ import ldkit.jobs.cache_build_memory as memory
 from ldkit.jobs.cache_build_share import share_of
 from ldkit.recipe.load import load_recipe
 torch.set_num_threads(1)
-forward = memory.rows_of_group
-memory.rows_of_group = lambda *given: (time.sleep(0.01), forward(*given))[1]
+forward = memory.ask
+memory.ask = lambda *given: (time.sleep(0.01), forward(*given))[1]
 recipe = load_recipe(sys.argv[1]).recipe
 share = share_of(os.environ)
 print("ready", flush=True)

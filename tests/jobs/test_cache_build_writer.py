@@ -9,8 +9,9 @@ import torch
 
 from ldkit.cache import writer
 from ldkit.cache.folder import CacheFolder, missing_shards
+from ldkit.cache.format import Plan, Wanted
 from ldkit.data.dataset import ViewDataset, load_batches
-from ldkit.errors import CacheError, StorageError
+from ldkit.errors import CacheError, StorageError, UsageError
 from ldkit.jobs import build_cache, cache_build_writer
 from ldkit.jobs.cache_build_memory import Answer, Asking
 from ldkit.jobs.cache_build_order import Coming
@@ -36,7 +37,7 @@ def answers(world: World, order: build_cache.Order) -> Told:
     """All that the teacher says, with the shard that it belongs to."""
     plan, material = order.plan, order.material
     teacher = build_cache.load_teacher(world.teacher, CPU, channels_last=True)
-    asking = Asking(teacher, everything(plan.coverage, plan.columns), plan.build.batch_size)
+    asking = Asking(teacher, asked(plan), plan.build.batch_size)
     shards = list(range(plan.shards))
     coming = Coming.of(CacheFolder(order.folder), plan, order.keys, shards, material)
     dataset = ViewDataset(material.records, material.draw)
@@ -49,7 +50,12 @@ def answers(world: World, order: build_cache.Order) -> Told:
 
 
 def opened(order: build_cache.Order) -> ShardWriter:
-    return ShardWriter(order.folder, order.plan, order.keys, CPU)
+    plan = order.plan
+    return ShardWriter(order.folder, plan, order.keys, asked(plan), CPU)
+
+
+def asked(plan: Plan) -> Wanted:
+    return everything(plan.coverage, plan.columns)
 
 
 def write(order: build_cache.Order, answers: Told) -> None:
@@ -143,7 +149,7 @@ def test_logits_that_are_not_finite_reach_the_caller(
     order: build_cache.Order, answers: Told
 ) -> None:
     for _, answer in answers:
-        answer.rows.main.bbox_logits.fill_(float("nan"))
+        answer.said.bbox_logits.fill_(float("nan"))
     with pytest.raises(CacheError, match="are not finite"):
         write(order, answers)
 
@@ -167,3 +173,26 @@ def test_a_shard_that_another_process_has_written_is_left_alone(
     before = {path: path.stat().st_mtime_ns for path in order.folder.rglob("*")}
     write(order, answers)
     assert {path: path.stat().st_mtime_ns for path in order.folder.rglob("*")} == before
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("times", [1, 2])
+def test_memory_that_ran_out_beside_the_teacher_is_tried_again_while_it_rests(
+    order: build_cache.Order, answers: Told, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    find, left = cache_build_writer.rows_said, iter(range(times))
+
+    def failing(*given: object) -> object:
+        if next(left, None) is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return find(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cache_build_writer, "rows_said", failing)
+    if times == 1:
+        write(order, answers)
+        assert not missing_shards(CacheFolder(order.folder), order.plan)
+        return
+    key = answers[0][1].batch.keys[0]
+    with pytest.raises(UsageError, match="memory does not suffice for 2 views of ") as ended:
+        write(order, answers[:1])
+    assert ended.value.where == f"image {key.image_id}, view {key.view}"
