@@ -68,10 +68,12 @@ def decode(
     With a `scale` the highest logit of each edge is 0: what stood there before is not stored, and
     no distribution depends on it.
     """
+    decoded = stored.to(torch.float32, copy=True) if out is None else out.copy_(stored)
     if scale is None:
-        return stored.to(torch.float32, copy=True) if out is None else out.copy_(stored)
-    steps = torch.from_numpy(-STEPS).to(stored.device)[scale.long()]
-    return torch.mul(stored, steps[..., None], out=out)
+        return decoded
+    table = torch.from_numpy(-STEPS).to(stored.device)
+    steps = table.index_select(0, scale.reshape(-1).int()).reshape(*scale.shape, 1)
+    return decoded.mul_(steps)  # a product of bytes and floats in one pass takes ten times as long
 
 
 def _halves(values: Tensor, column: Column, where: str) -> NDArray[np.generic]:

@@ -95,6 +95,11 @@ class Shard:
         sizes = [view[f"view.{name}"] for name in ("source_hw", "resized_hw", "padded_hw")]
         self._geometry = np.concatenate([*sizes, view["view.flip"][:, None]], axis=1)
 
+    @property
+    def keys(self) -> list[ViewKey]:
+        """Return the views of this shard in order."""
+        return [ViewKey(*key) for key in zip(self._image_id, self._view, strict=True)]
+
     def find(self, key: ViewKey) -> int | None:
         """Return the position of a view in this shard, or None if it is not here."""
         image_id, view = key

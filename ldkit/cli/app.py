@@ -9,6 +9,7 @@ import typer
 
 from ldkit import __version__
 from ldkit.cli import (
+    bench,
     cache,
     cache_logits,
     console,
@@ -42,6 +43,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> bool:

@@ -163,12 +163,13 @@ def _batch(keys: Sequence[ViewKey], canvas: Size) -> Batch:
 def _build(folder: Path, keys: Sequence[ViewKey], rows: int, vlr_rows: int) -> None:
     source = Source.of({"made up by": "cache_read.py"})
     main, columns = MainRegion(topk=9), RowColumns(bbox_logits="fp16", cls_logits=None)
+    compact = RowColumns(bbox_logits="u8", cls_logits=None)
     vlr = VlrRegion(topk=9, overlap="diou", floor=0.25) if vlr_rows else None
     plan = Plan.of(
         sources=Sources(weights=source, model=source, data=source, views=source, render=source),
         axes=AXES,
         coverage=Coverage(main=main, vlr=vlr),
-        columns=Columns(main=columns, vlr=columns if vlr else None),
+        columns=Columns(main=columns, vlr=compact if vlr else None),
         build=Build(batch_size=4, pad_multiple_px=32, views_per_shard=4000),
         keys=keys,
     )
