@@ -141,13 +141,14 @@ def _keys_of(shard: Path) -> NDArray[np.int64]:
     try:
         with safe_open(shard, "numpy") as file:
             columns = [file.get_tensor(f"view.{name}") for name in ("image_id", "index")]
-    except SafetensorError as error:
+        return np.stack(columns, axis=1).astype(np.int64)
+    # The last three: a dtype that NumPy does not have, columns of other shapes.
+    except (SafetensorError, AttributeError, TypeError, ValueError) as error:
         raise CacheCorrupt(
             f"cannot be read: {error}.",
             where=str(shard),
             hint="`ldkit cache verify` says which shards are damaged.",
         ) from error
-    return np.stack(columns, axis=1).astype(np.int64)
 
 
 def _check_documents(folder: CacheFolder, plan: Plan, manifest: Manifest) -> None:

@@ -24,8 +24,8 @@ from ldkit.cache.generations import fingerprint
 from ldkit.cache.receipts import Receipt
 from ldkit.cache.remote import Remote, is_url
 from ldkit.cache.remote_cache import read_remote
-from ldkit.errors import StorageError, UsageError
-from ldkit.files import write_bytes
+from ldkit.errors import CacheCorrupt, StorageError, UsageError
+from ldkit.files import abandoned, write_bytes
 
 LIMIT_VARIABLE = "LDKIT_STORE_GB"
 DEFAULT_LIMIT_GB = 20.0
@@ -119,12 +119,22 @@ def local(place: str) -> Path:
 
 
 def origin_of(folder: Path) -> str | None:
-    """Return the URL that a folder mirrors; None: it is no mirror."""
+    """Return the URL that a folder mirrors; None: it is no mirror.
+
+    Raises:
+        CacheCorrupt: The folder says that it is one, but not of what.
+    """
+    file = folder / "origin.json"
     try:
-        content = (folder / "origin.json").read_bytes()
+        return str(json.loads(file.read_bytes())["url"])
     except OSError:  # what hinders us hinders the opening of a shard, which tells
         return None
-    return str(json.loads(content)["url"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CacheCorrupt(
+            "does not say where this copy comes from.",
+            where=str(file),
+            hint="Delete the folder, and name the cache by its URL again.",
+        ) from error
 
 
 def hold(path: Path) -> int:
@@ -173,7 +183,7 @@ def fetch(path: Path) -> None:
         if origin is None or _touch(path):
             return
         content = Remote(origin).proved(f"shards/{path.name}", receipt)
-        for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        for stale in abandoned(path.parent):
             stale.unlink(missing_ok=True)
         try:
             Store.of_user().write(path, content)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from ldkit.cache.folder import CacheFolder
+from ldkit.cache.generations import stored_keys
 from ldkit.cache.info import info
 from ldkit.cache.reader import CacheReader
+from ldkit.cache.verify import read_sealed
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch
 from tests.cache import forgery
 from tests.cache.forgery import Fields
@@ -111,6 +113,24 @@ def test_a_stale_temporary_file_changes_nothing(cache: Path) -> None:
         (cache / name).write_bytes(b"half a fi")
     read_all(cache)
     assert verify(cache) == list(KEYS)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 10**5, b"\xff"])
+def test_a_copy_that_does_not_say_of_what_is_told(content: bytes, cache: Path) -> None:
+    (cache / "origin.json").write_bytes(content)
+    for use in (read_all, verify):
+        with pytest.raises(CacheCorrupt, match="does not say where this copy comes from"):
+            use(cache)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("forge", [{"dtype": "F8_E4M3"}, {"shape": [1]}, {"dtype": "BF16"}])
+def test_keys_that_cannot_be_read_are_told(forge: Fields, cache: Path) -> None:
+    generation = read_sealed(cache)[0]
+    header(lambda entries: entries["view.index"].update(forge))(cache)
+    with pytest.raises(CacheCorrupt, match=r"000001\.safetensors: cannot be read"):
+        stored_keys(generation)
 
 
 @pytest.mark.contract
