@@ -1,4 +1,4 @@
-"""What a cache holds, in figures: sealed or not, without opening a single shard."""
+"""What a cache holds, in figures: sealed or not. Of its shards only offsets are read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import NamedTuple
 from ldkit.cache.columns import VIEW_COLUMNS
 from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document, read_receipts
 from ldkit.cache.format import Plan
+from ldkit.cache.generations import generation_folders
 from ldkit.cache.receipts import Manifest
+from ldkit.cache.spread import Counts, row_counts
 
 FP16_BYTES = 2
 
@@ -36,6 +38,8 @@ class CacheInfo:
     column_bytes: dict[str, int]
     dense_bytes: int
     """What the same logits and features take at every location, in float16."""
+    spread: Counts | None
+    """The rows of each view in each group; None: a shard is not here, or damaged."""
 
     @property
     def is_sealed(self) -> bool:
@@ -53,8 +57,18 @@ class CacheInfo:
         return self.rows / self.views if self.views else 0.0
 
 
+def all_info(path: Path) -> tuple[CacheInfo, ...]:
+    """Return the figures of a cache's root and of each of its generations, sealed or not.
+
+    Raises:
+        CacheError: What `info` raises.
+    """
+    begun = (each for each in generation_folders(path) if file_size(each.plan) is not None)
+    return (info(path), *(info(folder.path) for folder in begun))
+
+
 def info(path: Path) -> CacheInfo:
-    """Return the figures of the cache in a folder.
+    """Return the figures of the cache in a folder, without its generations.
 
     Raises:
         CacheIncomplete: There is no cache.
@@ -68,7 +82,7 @@ def info(path: Path) -> CacheInfo:
     sealed = file_size(folder.manifest) is not None
     manifest = read_document(folder.manifest, Manifest) if sealed else None
     # Of a mirror no shard need be here: its manifest counts them all.
-    receipts = read_receipts(folder, plan).values() if manifest is None else manifest.receipts
+    receipts = manifest.receipts if manifest else tuple(read_receipts(folder, plan).values())
     views = sum(receipt.views for receipt in receipts)
     column_bytes = {column.name: views * column.entry_bytes for column in VIEW_COLUMNS}
     groups = []
@@ -89,6 +103,7 @@ def info(path: Path) -> CacheInfo:
         bytes=sum(receipt.bytes for receipt in receipts),
         column_bytes=column_bytes,
         dense_bytes=locations * logits_per_row(plan) * FP16_BYTES,
+        spread=row_counts(folder, plan, receipts),
     )
 
 

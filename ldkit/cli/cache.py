@@ -27,6 +27,7 @@ Level = Annotated[
         show_default=False,
     ),
 ]
+NewCache = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the new cache.")]
 
 app = typer.Typer(no_args_is_help=True, help="Look into a teacher cache.")
 
@@ -40,6 +41,59 @@ def info(
     from ldkit.jobs.cache_info import facts
 
     console.show_facts(facts(path), as_json=as_json)
+
+
+@app.command("estimate")
+def estimate(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe of a student.")],
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="Model file of the teacher.", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what a cache would cost in bytes and seconds, and after how many epochs it has paid."""
+    from ldkit.jobs.cache_estimate import estimate
+
+    flags = {} if teacher is None else {"teacher.checkpoint": ("--teacher", teacher)}
+    document = load_recipe(recipe, overrides or [], flags)
+    console.show_facts(estimate(document.recipe, device), as_json=as_json)
+
+
+@app.command("merge")
+def merge(
+    paths: Annotated[list[Path], typer.Argument(metavar="A B ...", help="Folders of caches.")],
+    out: NewCache,
+    as_json: Json = False,
+) -> None:
+    """Put sealed caches of one teacher together whose views differ; they stay as they are."""
+    from ldkit.jobs import cache_merge
+
+    console.show_facts(progress.show("merge", cache_merge.run(paths, out)), as_json=as_json)
+
+
+@app.command("prune")
+def prune(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a sealed cache.")],
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            metavar="REGIONS",
+            help="Of main, vlr, imitation, score, cross; main.bbox_logits leaves its classes out.",
+        ),
+    ],
+    out: NewCache,
+    as_json: Json = False,
+) -> None:
+    """Write a cache anew with some of its regions, and without generations; the old one stays."""
+    from ldkit.jobs import cache_prune
+
+    names = [name.strip() for name in keep.split(",")]
+    facts = progress.show("prune", cache_prune.run(path, names, out))
+    console.show_facts(facts, as_json=as_json)
 
 
 @app.command("push")

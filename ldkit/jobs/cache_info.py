@@ -1,10 +1,14 @@
 """`ldkit cache info`: the figures of a cache, in words and as values."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ldkit.cache.format import Axes, Source
-from ldkit.cache.info import CacheInfo, info
+from ldkit.cache.generations import fingerprint, read_generations
+from ldkit.cache.info import CacheInfo, all_info
 from ldkit.cache.store import local
+from ldkit.jobs.cache_rows import covered, groups, rows_per_view
 from ldkit.jobs.facts import Fact, Facts, aligned, plural, share, size
 
 
@@ -14,25 +18,64 @@ def facts(place: Path | str) -> Facts:
     Raises:
         CacheError: There is no cache, or its documents are damaged.
     """
-    found = info(local(str(place)))
-    plan, sources = found.plan, found.plan.sources
-    return {
+    folder = local(str(place))
+    parts = all_info(folder)
+    root, sealed = parts[0], [part for part in parts if part.is_sealed]
+    plan, sources = root.plan, root.plan.sources
+    known = fingerprint(read_generations(folder)) if root.is_sealed else None
+    found: dict[str, str | Fact] = {
         "cache": str(place),
-        "state": _state(found),
-        "views": share(found.views, plan.keys.count),
-        "rows": Fact(
-            f"{found.rows:,} of the main region, {found.rows_per_view:.1f} a view",
-            {"main": found.rows, "main_per_view": round(found.rows_per_view, 3)},
-        ),
-        "size": size_beside_dense(found),
-        "columns": _columns(found.column_bytes),
+        "state": _state(root, known),
+        "views": share(root.views, plan.keys.count),
+    }
+    if len(parts) > 1:
+        found["generations"] = _generations(parts)
+    return found | {
+        "size": _size(sealed or [root]),
+        "coverage": covered([part.plan.coverage for part in sealed or [root]]),
+        "groups": groups(sealed or [root]),
+        "rows per view": rows_per_view(sealed or [root]),
+        "columns": _columns(sealed or [root]),
         "axes": _axes(plan.axes),
         "teacher": _source(sources.weights),
-        "data": _source(sources.data),
-        "view policy": _source(sources.views),
+        "data": _source((sealed or [root])[-1].plan.sources.data),
+        "view policy": _source((sealed or [root])[-1].plan.sources.views),
         "renderer": _source(sources.render),
         "written by": f"ldkit {plan.ldkit}",
     }
+
+
+def _generations(parts: Sequence[CacheInfo]) -> Fact:
+    """Return what each generation adds, a line for each."""
+    lines, values = {}, []
+    for part in parts[1:]:
+        added = [name for name in part.plan.coverage.model_fields_set if name != "main"]
+        regions = ", ".join(["main", *(each.name for each in part.groups if each.name in added)])
+        shards = f"{part.shards:,} of {plural(part.plan.shards, 'shard')}"
+        state = "" if part.is_sealed else f", not sealed: {shards}"
+        views = plural(part.plan.keys.count, "view")
+        lines[part.path.name] = f"{views}, {size(part.bytes)}: {regions}{state}"
+        values.append(
+            {
+                "number": int(part.path.name),
+                "views": part.plan.keys.count,
+                "bytes": part.bytes,
+                "coverage": part.plan.coverage.model_dump(mode="json", exclude_unset=True),
+                "sealed": part.is_sealed,
+                "fingerprint": part.fingerprint,
+            }
+        )
+    width = max(map(len, lines))
+    text = "\n".join(f"{name:<{width}}  {line}" for name, line in lines.items())
+    return Fact(text, values)
+
+
+def _size(parts: Sequence[CacheInfo]) -> Fact:
+    """Return the size of a cache; beside the dense one where it is in one piece."""
+    if len(parts) == 1:
+        return size_beside_dense(parts[0])
+    total = sum(part.bytes for part in parts)
+    return Fact(f"{size(total)} in {len(parts)} parts", {"bytes": total, "dense_bytes": None})
 
 
 def size_beside_dense(found: CacheInfo) -> Fact:
@@ -45,23 +88,26 @@ def size_beside_dense(found: CacheInfo) -> Fact:
     return Fact(f"{size(found.bytes)} ({dense})", value)
 
 
-def _state(found: CacheInfo) -> Fact:
+def _state(found: CacheInfo, known: str | None) -> Fact:
     value = {
         "sealed": found.is_sealed,
         "shards": found.shards,
         "planned_shards": found.plan.shards,
-        "fingerprint": found.fingerprint,
+        "fingerprint": known,
     }
-    if found.fingerprint is None:
+    if known is None:
         return Fact(f"not sealed: {found.shards:,} of {plural(found.plan.shards, 'shard')}", value)
     shards = plural(found.shards, "shard")
-    return Fact(f"sealed, {shards}, fingerprint {found.fingerprint[:12]}", value)
+    return Fact(f"sealed, {shards}, fingerprint {known[:12]}", value)
 
 
-def _columns(column_bytes: dict[str, int]) -> Fact:
+def _columns(parts: Sequence[CacheInfo]) -> Fact:
+    column_bytes: Counter[str] = Counter()
+    for part in parts:
+        column_bytes.update(part.column_bytes)
     largest_first = sorted(column_bytes, key=lambda name: -column_bytes[name])
     text = aligned({name: size(column_bytes[name]) for name in largest_first})
-    return Fact(text, column_bytes)
+    return Fact(text, dict(column_bytes))
 
 
 def _axes(axes: Axes) -> Fact:

@@ -6,8 +6,6 @@ by asking it about a few views.
 
 from collections.abc import Mapping
 
-import torch
-
 from ldkit.cache.compare import require_same_plan
 from ldkit.cache.folder import CacheFolder, missing_shards, read_document
 from ldkit.cache.format import Plan
@@ -18,6 +16,7 @@ from ldkit.jobs.canvases import canvas_batches
 from ldkit.jobs.facts import Fact, Facts, aligned, size
 from ldkit.jobs.size_estimate import sample
 from ldkit.jobs.teacher_rows import rows_of_group
+from ldkit.models.gfl import Detector
 from ldkit.recipe.schema import Recipe
 
 ASKED_VIEWS = 8
@@ -33,15 +32,17 @@ def outline(recipe: Recipe, device: str = "auto") -> Facts:
     place = assemble.device(device)
     todo = order(recipe)
     rows = dict(todo.size.rows)
-    asked = rows | _scored(todo, recipe, place) if "score" in rows else rows
+    if "score" in rows:
+        layout = recipe.train.channels_last
+        rows |= scored(todo, load_teacher(sections(recipe)[1], place, channels_last=layout))
     views, images = todo.plan.keys.count, len(todo.material.records)
-    weights = {group.name: asked[group.name] * group.row_bytes for group in todo.plan.groups}
+    weights = {group.name: rows[group.name] * group.row_bytes for group in todo.plan.groups}
     shards = todo.plan.shards
     missing = _missing(todo)
     return {
         "cache": str(todo.folder),
         "views": Fact(f"{views:,} of {images:,} images", {"count": views, "images": images}),
-        "rows per view": _rows(asked, todo.size.locations),
+        "rows per view": _rows(rows, todo.size.locations),
         "disk": _disk(views, sum(weights.values())),
         "disk by group": _groups(views, weights),
         "dense": _disk(views, todo.dense_bytes_per_view),
@@ -59,9 +60,9 @@ def _missing(todo: Order) -> int:
     return len(missing_shards(begun, plan))
 
 
-def _scored(todo: Order, recipe: Recipe, device: torch.device) -> dict[str, float]:
+def scored(todo: Order, teacher: Detector) -> dict[str, float]:
     """Return the mean rows of the scored locations and of their classes, from a few views."""
-    teacher = load_teacher(sections(recipe)[1], device, channels_last=recipe.train.channels_last)
+    device = next(teacher.parameters()).device
     material, limit = todo.material, todo.plan.build.batch_size
     keys = sample(todo.keys, ASKED_VIEWS)
     batches = canvas_batches(material.records, material.draw, keys, limit)

@@ -4,7 +4,7 @@ A mapping from names to facts. People read the name and the text; `--json` print
 underscores and the value. A fact whose text says it all is that text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -50,6 +50,29 @@ def size(count: int | float) -> str:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: 1 shard, 459 shards."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def seconds(count: float) -> str:
+    """Return a time in words, from seconds: 42 ms, 1.4 s, 12.5 min, 3.2 h."""
+    if count < 1:
+        return f"{1000 * count:.0f} ms"
+    for unit, most in (("s", 60), ("min", 60), ("h", 0)):
+        if count < most or not most:
+            return f"{count:.1f} {unit}"
+        count /= most
+    raise AssertionError("hours have no end")
+
+
+def table(lines: Sequence[Sequence[str]], texts: Sequence[int] = (0,)) -> str:
+    """Return lines with aligned cells: numbers to the right, the columns `texts` to the left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            f"{cell:<{width}}" if position in texts else f"{cell:>{width}}"
+            for position, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def aligned(rows: Mapping[str, str]) -> str:

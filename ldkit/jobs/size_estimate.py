@@ -54,15 +54,22 @@ def estimate(
         truth = GroundTruth(boxes, torch.from_numpy(record.labels)[None])
         for name, count in _counted(view, truth, grid, coverage).items():
             counts.setdefault(name, []).append(count)
-        locations.append(_locations(view.padded_hw, grid))
+        locations.append(locations_of(view.padded_hw, grid))
     mean = sum(locations) / len(locations)
     rows = {name: sum(found) / len(found) for name, found in counts.items()}
     if coverage.score is not None:
-        rows["score"] = SCORED_SHARE * mean
-        rows["score_class"] = CLASSES_PER_ROW * rows["score"]
+        rows |= scored_rows(mean)
     if coverage.cross is not None:
         rows["cross"] = float(len(grid.strides))
     return Estimate(rows, mean)
+
+
+def scored_rows(locations: float) -> dict[str, float]:
+    """Return the rows of scored locations and of their classes that are assumed of a view."""
+    return {
+        "score": SCORED_SHARE * locations,
+        "score_class": CLASSES_PER_ROW * SCORED_SHARE * locations,
+    }
 
 
 def sample(keys: Sequence[ViewKey], most: int) -> Sequence[ViewKey]:
@@ -90,5 +97,6 @@ def _counted(view: View, truth: GroundTruth, grid: Grid, coverage: Coverage) -> 
     return found
 
 
-def _locations(canvas_hw: Size, grid: Grid) -> int:
+def locations_of(canvas_hw: Size, grid: Grid) -> int:
+    """Return the number of locations of a canvas."""
     return sum(rows * cols for rows, cols in level_sizes(canvas_hw, grid.strides))

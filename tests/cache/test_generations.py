@@ -53,9 +53,12 @@ def build_all(path: Path, *parts: tuple[Sequence[ViewKey], Plan]) -> None:
         build(folder.path, plan, keys)
 
 
-def snapshot(path: Path) -> dict[str, bytes]:
+def digests(path: Path) -> dict[str, str]:
+    """Return the sha256 of each file below a folder."""
     files = (each for each in path.rglob("*") if each.is_file())
-    return {str(each.relative_to(path)): each.read_bytes() for each in files}
+    return {
+        str(each.relative_to(path)): hashlib.sha256(each.read_bytes()).hexdigest() for each in files
+    }
 
 
 def all_wanted(held: Collection[str]) -> Wanted:

@@ -1,0 +1,61 @@
+"""What rows a cache holds, in words and figures: regions, groups, and how many a view has."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ldkit.cache.format import Coverage
+from ldkit.cache.info import CacheInfo
+from ldkit.jobs.facts import Fact, size, table
+from ldkit.jobs.histogram import bins, drawn, percentiles
+
+_WORDS = {
+    "main": "locations with a box by ATSS, topk {topk}",
+    "vlr": "near a box by overlap {overlap}, from {floor:g} of the threshold (topk {topk})",
+    "imitation": "features at {region}",
+    "score": "locations whose best class scores {floor:g} or more",
+    "cross": "mean and deviation of head features after convolution {after}",
+}
+
+
+def covered(coverages: Sequence[Coverage]) -> Fact:
+    """Return which rows there are; of several generations, the newest that has a region."""
+    held: dict[str, dict[str, object]] = {}
+    for coverage in coverages:
+        held |= coverage.model_dump(exclude_unset=True)
+    lines = [[name, _WORDS[name].format(**held[name])] for name in _WORDS if name in held]
+    return Fact(table(lines, texts=(0, 1)), held)
+
+
+def groups(parts: Sequence[CacheInfo]) -> Fact:
+    """Return rows and bytes of each group; where a view was stored twice, both count."""
+    names = dict.fromkeys(each.name for part in parts for each in part.groups)
+    lines, values = [["", "rows", "a view", "size"]], {}
+    for name in names:
+        views = sum(part.views for part in parts if name in {each.name for each in part.groups})
+        found = [each for part in parts for each in part.groups if each.name == name]
+        rows, count = sum(each.rows for each in found), sum(each.bytes for each in found)
+        mean = rows / views if views else 0.0
+        lines.append([name, f"{rows:,}", f"{mean:,.1f}", size(count)])
+        values[name] = {"rows": rows, "rows_per_view": round(mean, 3), "bytes": count}
+    return Fact(table(lines), values)
+
+
+def rows_per_view(parts: Sequence[CacheInfo]) -> Fact:
+    """Return percentiles of the rows of a view for each group, and the histogram of main."""
+    names = dict.fromkeys(each.name for part in parts for each in part.groups)
+    counts = {}
+    for name in names:
+        spreads = [p.spread[name] for p in parts if p.spread is not None and name in p.spread]
+        if spreads and sum(map(len, spreads)):
+            counts[name] = np.concatenate(spreads)
+    if not counts or any(part.spread is None for part in parts):
+        return Fact("not known: shards are not here yet, or damaged", None)
+    found = {name: percentiles(each) for name, each in counts.items()}
+    lines = [["", *found["main"]]]
+    lines += [[name, *(f"{n:,}" for n in each.values())] for name, each in found.items()]
+    main = bins(counts["main"])
+    values = {name: dict(each) for name, each in found.items()}
+    histogram = [each._asdict() for each in main]
+    text = f"{table(lines)}\nviews by rows of main:\n{drawn(main)}"
+    return Fact(text, {"percentiles": values, "main_histogram": histogram})
