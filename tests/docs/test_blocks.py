@@ -13,6 +13,7 @@ from ldkit import errors
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LDKIT = re.compile(r"([A-Z_]+=\S+ )*(torchrun .*-m )?(?P<line>ldkit .*)")
 BLOCK = re.compile(r"^```(?P<kind>[a-z]+)[^\n]*\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -41,8 +42,8 @@ def command_lines() -> list[tuple[str, str]]:
         for place, body in blocks(kind):
             for line in body.splitlines():
                 text = line.removeprefix("$ ").split(" #")[0].strip()
-                if text.startswith("ldkit "):
-                    lines.append((place, text))
+                if command := LDKIT.fullmatch(text):
+                    lines.append((place, command["line"]))
     return lines
 
 
