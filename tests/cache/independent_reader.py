@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-TYPES = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "F16": "<f2", "F32": "<f4", "BOOL": "?"}
+TYPES = {"I64": "i8", "I32": "i4", "U16": "u2", "U8": "u1", "F16": "f2", "F32": "f4", "BOOL": "?"}
 
 
 def document(path: Path) -> dict:
@@ -22,12 +22,16 @@ def shard(path: Path, receipt: dict) -> dict[str, np.ndarray]:
     if hashlib.sha256(content).hexdigest() != receipt["sha256"]:
         raise ValueError(f"{path}: not what was written")
     start = 8 + struct.unpack_from("<Q", content)[0]
+    entries = json.loads(content[8:start])
+    del entries["__metadata__"]
     columns = {}
-    for name, entry in json.loads(content[8:start]).items():
-        if name != "__metadata__":
-            first, last = entry["data_offsets"]
-            flat = np.frombuffer(content[start + first : start + last], TYPES[entry["dtype"]])
-            columns[name] = flat.reshape(entry["shape"])
+    for name, entry in entries.items():
+        first, last = (start + offset for offset in entry["data_offsets"])
+        flat = np.frombuffer(content[first:last], "<" + TYPES[entry["dtype"]])
+        columns[name] = flat.reshape(entry["shape"])
+    for name in [name for name in columns if name.endswith(".scale")]:
+        step = np.exp2((columns.pop(name).astype("f8") - 176) / 8).astype("f4")
+        columns[name[:-6]] = columns[name[:-6]] * -step[..., None]
     return columns
 
 
@@ -48,13 +52,3 @@ def views(folder: Path) -> dict[tuple[int, int], dict[str, np.ndarray]]:
                     here[name] = column[first:last]
             found[int(here["view.image_id"]), int(here["view.index"])] = here
     return found
-
-
-def cell(location: int, canvas_hw: tuple[int, int], strides: list[int]) -> tuple[int, int, int]:
-    """Return (level, row, column) of a location."""
-    for level, stride in enumerate(strides):
-        rows, cols = (-(-side // stride) for side in canvas_hw)
-        if location < rows * cols:
-            return level, location // cols, location % cols
-        location -= rows * cols
-    raise ValueError("a location beyond its canvas")

@@ -1,18 +1,21 @@
 """Caches that were damaged or forged: each is caught at a named level, and nothing is half-read."""
 
+import errno
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ldkit import files
 from ldkit.cache.folder import CacheFolder
 from ldkit.cache.generations import stored_keys
 from ldkit.cache.info import info
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.verify import read_sealed
-from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch
+from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch, StorageError
 from tests.cache import forgery
 from tests.cache.forgery import Fields
 from tests.cache.limits import little_memory, soon
@@ -310,3 +313,64 @@ def test_a_cache_of_another_version_names_both(cache: Path) -> None:
     forgery.forge_plan(cache, lambda fields: fields.update(version=2))
     with pytest.raises(CacheMismatch, match="format version 2; this ldkit reads version 1"):
         CacheReader.open_(cache)
+
+
+def failure_of_a_build(cache: Path) -> StorageError | None:
+    try:
+        build(cache, PLAN, KEYS)
+    except StorageError as error:
+        return error
+    return None
+
+
+@pytest.mark.law
+def test_a_disk_that_fills_up_at_any_write_loses_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = files._sync
+    for room in range(100):
+        left = iter(range(room))
+
+        def full(path: Path, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(path)
+
+        cache = tmp_path / f"room_for_{room}"
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_sync", full)
+            error = failure_of_a_build(cache)
+        if error is None:
+            break
+        assert error.message == "could not be written: No space left on device."
+        assert error.where.startswith(str(cache))
+        assert "it goes on where it stopped" in error.hint
+        assert snapshot(cache).items() <= snapshot(whole).items()
+        build(cache, PLAN, KEYS)
+        assert snapshot(cache) == snapshot(whole)
+        assert verify(cache) == list(KEYS)
+    assert room >= 16
+
+
+@pytest.mark.contract
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_told_and_left_as_it_is(cache: Path) -> None:
+    folder = CacheFolder(cache)
+    folder.manifest.unlink()
+    folder.shard(1).unlink()
+    before = snapshot(cache)
+    folder.shards.chmod(0o500)
+    try:
+        with pytest.raises(StorageError, match=r"could not be (written|removed): Permission"):
+            build(cache, PLAN, KEYS)
+    finally:
+        folder.shards.chmod(0o700)
+    assert snapshot(cache) == before
+
+
+@pytest.mark.contract
+def test_a_file_where_shards_are_to_be_written_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "shards").write_bytes(b"mine")
+    with pytest.raises(StorageError, match=r"could not be removed: Not a dir|is a file"):
+        build(tmp_path, PLAN, KEYS)
+    assert (tmp_path / "shards").read_bytes() == b"mine"

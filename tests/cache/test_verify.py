@@ -45,7 +45,7 @@ def verify(path: Path) -> list[ViewKey]:
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("codec", ["fp16", "fp32"])
+@pytest.mark.parametrize("codec", ["fp16", "fp32", "u8"])
 @pytest.mark.parametrize("held", [(), ("score",), EVERY])
 def test_what_was_built_is_proved(codec, held, tmp_path: Path) -> None:
     build(tmp_path, make_plan(KEYS, 5, codec, None, held), KEYS)
