@@ -16,7 +16,7 @@ from ldkit.cache.receipts import Manifest, Receipt
 from ldkit.cache.remote import Remote, difference, is_url
 from ldkit.cache.remote_cache import document_of, read_remote
 from ldkit.errors import CacheCorrupt, CacheMismatch, UsageError
-from ldkit.files import write_bytes
+from ldkit.files import abandoned, write_bytes
 from ldkit.jobs.facts import Fact, Facts, plural, size
 from ldkit.jobs.progress import Message, Note, Progress
 
@@ -123,6 +123,8 @@ def _pulled(remote: Remote, transfer: _Transfer) -> Iterator[Receipt]:
         write_bytes(target.shard(receipt.shard), content)
         write_bytes(target.receipt(receipt.shard), receipt.to_bytes())
         yield receipt
+    for stale in (*abandoned(target.path), *abandoned(target.shards)):
+        stale.unlink(missing_ok=True)
     write_bytes(target.manifest, source.manifest.to_bytes())
 
 

@@ -19,6 +19,7 @@ from ldkit.cache.store import Store, fetch, hold, local, most_open, origin_of
 from ldkit.errors import CacheCorrupt, CacheIncomplete, StorageError, UsageError
 from tests.cache.flaky import changed, flaky, lost, truncated
 from tests.cache.synthetic import build, make_batch, make_keys, make_plan
+from tests.system_calls import HOST
 
 __all__ = ["flaky"]
 
@@ -134,11 +135,12 @@ def test_the_least_recently_used_shards_make_room(mirror, built, monkeypatch) ->
     assert here(mirror) == [0, 1]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.law
 def test_an_open_shard_is_not_evicted_by_any_process(mirror) -> None:
     handle = hold(mirror.shard(0))
     fetch(mirror.shard(1))
-    process = multiprocessing.get_context("spawn").Process(
+    process = multiprocessing.get_context("fork").Process(
         target=_make_room, args=(mirror.path.parent,)
     )
     process.start()
@@ -248,7 +250,7 @@ def test_a_full_disk_is_told_and_the_next_attempt_goes_on(mirror, monkeypatch) -
 
 @pytest.mark.law
 def test_what_a_killed_process_left_is_cleaned_up(mirror) -> None:
-    stale = mirror.shards / ".000000.safetensors.1.tmp"
+    stale = mirror.shards / f".000000.safetensors.{HOST}.{2**22 + 1}.tmp"
     stale.write_bytes(b"half")
     fetch(mirror.shard(0))
     assert not stale.exists()
