@@ -92,9 +92,9 @@ def _worth(recipe: Recipe, images: int, views: int, forward: float, step: float)
     build, epoch = views * forward, images * forward
     online = step + batch * forward
     pays = views / images
-    saved = epochs * epoch - build
+    saved = (epochs * images - views) * forward
     per_epoch = ceil(images / batch) * step
-    verdict = f"saves {seconds(saved)}" if saved > 0 else f"costs {seconds(-saved)} more"
+    verdict = f"saves {seconds(saved)}" if saved >= 0 else f"costs {seconds(-saved)} more"
     return {
         "teacher": Fact(
             f"{seconds(forward)} a view, {seconds(build)} for the cache",

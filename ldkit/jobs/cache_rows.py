@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ldkit.cache.format import Coverage
 from ldkit.cache.info import CacheInfo
@@ -11,10 +12,10 @@ from ldkit.jobs.histogram import bins, drawn, percentiles
 
 _WORDS = {
     "main": "locations with a box by ATSS, topk {topk}",
-    "vlr": "near a box by overlap {overlap}, from {floor:g} of the threshold (topk {topk})",
+    "vlr": "overlap {overlap} from {floor:g} of the threshold, topk {topk}",
     "imitation": "features at {region}",
     "score": "locations whose best class scores {floor:g} or more",
-    "cross": "mean and deviation of head features after convolution {after}",
+    "cross": "statistics of head features after convolution {after}",
 }
 
 
@@ -43,19 +44,25 @@ def groups(parts: Sequence[CacheInfo]) -> Fact:
 
 def rows_per_view(parts: Sequence[CacheInfo]) -> Fact:
     """Return percentiles of the rows of a view for each group, and the histogram of main."""
-    names = dict.fromkeys(each.name for part in parts for each in part.groups)
-    counts = {}
-    for name in names:
-        spreads = [p.spread[name] for p in parts if p.spread is not None and name in p.spread]
-        if spreads and sum(map(len, spreads)):
-            counts[name] = np.concatenate(spreads)
-    if not counts or any(part.spread is None for part in parts):
+    if any(part.spread is None for part in parts):
         return Fact("not known: shards are not here yet, or damaged", None)
+    names = dict.fromkeys(each.name for part in parts for each in part.groups)
+    counts = {name: _counts(parts, name) for name in names}
+    if not len(counts["main"]):
+        return Fact("nothing yet", None)
     found = {name: percentiles(each) for name, each in counts.items()}
     lines = [["", *found["main"]]]
     lines += [[name, *(f"{n:,}" for n in each.values())] for name, each in found.items()]
     main = bins(counts["main"])
-    values = {name: dict(each) for name, each in found.items()}
-    histogram = [each._asdict() for each in main]
     text = f"{table(lines)}\nviews by rows of main:\n{drawn(main)}"
-    return Fact(text, {"percentiles": values, "main_histogram": histogram})
+    histogram = [each._asdict() for each in main]
+    return Fact(text, {"percentiles": found, "main_histogram": histogram})
+
+
+def _counts(parts: Sequence[CacheInfo], name: str) -> NDArray[np.int64]:
+    """Return the rows of each view in a group; views that are stored twice count once."""
+    counts: dict[str, NDArray[np.int64]] = {}
+    for part in parts:
+        if part.spread is not None and name in part.spread:
+            counts.setdefault(part.plan.keys.digest, part.spread[name])
+    return np.concatenate(list(counts.values()))

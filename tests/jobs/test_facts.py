@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from ldkit.jobs.facts import Fact, aligned, as_json, number, plural, share, size
+from ldkit.jobs.facts import (
+    Fact,
+    aligned,
+    as_json,
+    number,
+    plural,
+    seconds,
+    share,
+    size,
+    table,
+)
 
 
 @pytest.mark.contract
@@ -39,3 +49,21 @@ def test_a_count_has_its_noun() -> None:
 def test_columns_of_names_and_values_are_aligned() -> None:
     assert aligned({"circle": "7", "arrow": "1,204"}) == "circle      7\narrow   1,204"
     assert aligned({}) == ""
+
+
+@pytest.mark.contract
+def test_times_have_a_unit_that_fits() -> None:
+    times = {0: "0 ms", 0.042: "42 ms", 1.44: "1.4 s", 60: "1.0 min", 750: "12.5 min"}
+    times |= {3600: "1.0 h", 360_000: "100.0 h"}
+    assert {count: seconds(count) for count in times} == times
+
+
+@pytest.mark.contract
+def test_tables_have_numbers_to_the_right_and_texts_to_the_left() -> None:
+    lines = [["", "rows", "size"], ["main", "7", "9.1 KB"], ["vlr", "1,204", "12 B"]]
+    assert table(lines).splitlines() == [
+        "       rows    size",
+        "main      7  9.1 KB",
+        "vlr   1,204    12 B",
+    ]
+    assert table([["a", "b c"], ["long", "d"]], texts=(0, 1)) == "a     b c\nlong  d"

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from ldkit.ops.losses import quality_focal
-from ldkit.ops.scores import best_score, score_gap, score_rows, score_values
+from ldkit.ops.scores import best_score, score_gap, score_rows, score_values, scored_above
 from ldkit.structures import Predictions
 from tests.ops.strategies import LAW
 
@@ -45,6 +45,19 @@ def test_rows_list_the_pairs_that_reach_the_floor_and_no_other(seed: int, floor:
     assert rows.row.equal(rows.row.sort(stable=True).values)
     assert torch.stack([rows.image, rows.location], 1).equal(expected.any(-1).nonzero())
     assert rows.bbox_logits.equal(teacher.bbox_logits[rows.image, rows.location])
+
+
+@pytest.mark.law
+@LAW
+@given(seed=seeds, low=floors, high=floors)
+def test_what_scores_above_a_higher_floor_is_what_is_listed_with_it(
+    seed: int, low: float, high: float
+) -> None:
+    low, high = sorted((low, high))
+    teacher = predictions(seed)
+    found = scored_above(score_rows(teacher, VALID, low), high)
+    expected = score_rows(teacher, VALID, high)
+    assert all(ours.equal(theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
 @pytest.mark.law
