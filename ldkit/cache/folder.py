@@ -51,6 +51,12 @@ class CacheFolder:
         """Return the files of a generation, counted from 1."""
         return CacheFolder(self.generations / f"{number:03d}")
 
+    @property
+    def command(self) -> str:
+        """Return the command that builds what is missing here, without its recipe."""
+        is_generation = self.path.parent.name == "generations"
+        return "ldkit cache-logits --extend" if is_generation else "ldkit cache-logits"
+
 
 def read_document(path: Path, kind: type[Kind]) -> Kind:
     """Return the document in a file.
@@ -153,6 +159,6 @@ def incomplete(folder: CacheFolder) -> CacheIncomplete:
     return CacheIncomplete(
         f"is not sealed: {plan.shards - missing} of {plan.shards} shards are complete.",
         where=str(folder.path),
-        hint="Run `ldkit cache-logits` with the same recipe and teacher: it "
+        hint=f"Run `{folder.command}` with the same recipe and teacher: it "
         f"{f'builds the missing {missing} and ' if missing else ''}seals the cache.",
     )

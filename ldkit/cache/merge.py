@@ -35,11 +35,17 @@ def read_parts(paths: Sequence[Path]) -> tuple[Generation, ...]:
         )
     caches = [read_generations(path) for path in paths]
     owner: dict[ViewKey, Path] = {}
+    data: dict[int, str] = {}
     for path, cache in zip(paths, caches, strict=True):
         keys = {ViewKey(*key) for part in cache for key in stored_keys(part).tolist()}
         shared = sorted(keys & owner.keys())
         if shared:
             raise _overlapping(path, owner[shared[0]], shared, len(keys))
+        # The parts of one cache were proved to agree on the boxes of the images they share.
+        source = cache[-1].plan.sources.data.fingerprint
+        for key in sorted(keys):
+            if data.setdefault(key.image_id, source) != source:
+                raise _other_boxes(path, key)
         owner |= dict.fromkeys(keys, path)
     parts = tuple(part for cache in caches for part in cache)
     for part in parts[1:]:
@@ -102,4 +108,14 @@ def _overlapping(path: Path, other: Path, shared: Sequence[ViewKey], count: int)
         where=str(path),
         hint="Caches can be merged where each holds other views. Add to one of them what it lacks "
         "(`ldkit cache-logits RECIPE --extend`), or build a new cache.",
+    )
+
+
+def _other_boxes(path: Path, key: ViewKey) -> CacheMismatch:
+    return CacheMismatch(
+        f"shows image {key.image_id} as another cache does, but was built from another data set: "
+        "its boxes may differ.",
+        where=str(path),
+        hint="Add to one of the caches what it lacks (`ldkit cache-logits RECIPE --extend`), which "
+        "compares boxes.",
     )

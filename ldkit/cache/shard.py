@@ -195,7 +195,7 @@ def corrupt_shard(folder: CacheFolder, number: int, message: str) -> CacheCorrup
         message,
         where=str(path),
         hint=f"Delete this file, {folder.receipt(number).name} beside it and {folder.manifest}, "
-        "then run `ldkit cache-logits` again with the same recipe and teacher: it rebuilds just "
+        f"then run `{folder.command}` again with the same recipe and teacher: it rebuilds just "
         "this shard.",
     )
 

@@ -107,6 +107,20 @@ def test_caches_of_several_teachers_are_refused(tmp_path) -> None:
 
 
 @pytest.mark.contract
+def test_other_views_of_an_image_must_be_of_the_same_data_set(tmp_path) -> None:
+    data = Source(fingerprint="db" * 32, facts={"annotations": "other.json"})
+    sources = SOURCES.model_copy(update={"data": data})
+    for name, keys in [("a", KEYS[:5]), ("b", KEYS[5:]), ("c", KEYS[6:])]:
+        plan = make_plan(keys)
+        if name != "a":
+            plan = plan.model_copy(update={"sources": sources})
+        build(tmp_path / name, plan, keys)
+    with pytest.raises(CacheMismatch, match="b: shows image 19 as another cache does, but was"):
+        read_parts([tmp_path / "a", tmp_path / "b"])
+    assert len(read_parts([tmp_path / "a", tmp_path / "c"])) == 2
+
+
+@pytest.mark.contract
 def test_one_cache_alone_is_no_merge(tmp_path) -> None:
     (path, *_) = build_parts(tmp_path)
     for paths in ([path], [path, path]):
