@@ -19,11 +19,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ldkit.jobs import assemble, distill, train_teacher
+from ldkit.jobs import assemble, distill_objective, train_teacher
+from ldkit.jobs.assemble_terms import distill_settings
 from ldkit.jobs.train import Objective
-from ldkit.objectives.distill import ld_main
 from ldkit.objectives.gfl import gfl_values
+from ldkit.objectives.localization import ld_main
 from ldkit.objectives.normalizers import totals
+from ldkit.objectives.student import Student
 from ldkit.ops.anchors import anchors, valid_locations
 from ldkit.ops.pixels import normalise
 from ldkit.ops.regions import assign_atss, main_rows
@@ -95,8 +97,8 @@ def _steps(setting: Setting) -> dict[str, Arm]:
     return {
         "plain": _loop(setting, plain),
         "plain (A/A)": _loop(setting, plain),
-        "cached": _loop(setting, distill.objective(setting.recipe, setting.cache)),
-        "online": _loop(setting, distill.objective(setting.recipe, setting.live)),
+        "cached": _loop(setting, distill_objective.objective(setting.recipe, setting.cache)),
+        "online": _loop(setting, distill_objective.objective(setting.recipe, setting.live)),
     }
 
 
@@ -105,15 +107,16 @@ def _loop(setting: Setting, objective: Objective) -> Arm:
     recipe, student = setting.recipe, setting.student
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
 
+    state = TrainState(student.train(), assemble.optimizer(recipe.optim, student))
+
     def step(batch: Batch) -> LossTerms:
         images = normalise(batch.pixels, resized_sizes(batch.views, setting.device))
-        return objective(student(images.contiguous(memory_format=layout)), batch)
+        return objective(student(images.contiguous(memory_format=layout)), batch, state.step)
 
     def epoch(_: int, first: int) -> Iterable[Batch]:
         return setting.batches[first:]
 
     schedule = assemble.schedule(recipe.schedule, recipe.optim.lr)
-    state = TrainState(student.train(), assemble.optimizer(recipe.optim, student))
     course = Course(schedule, len(setting.batches), clip_norm=recipe.optim.clip_norm)
     events = fit(step, epoch, state, course)
     next(events)  # the announcement of the run
@@ -132,8 +135,8 @@ def _synchronised(events: Iterator[object], device: torch.device) -> Arm:
 def _parts(setting: Setting) -> dict[str, Arm]:
     recipe, device, batches = setting.recipe, setting.device, setting.batches
     grid, beta = assemble.grid(recipe.detector), recipe.objective.classification.beta
-    assert recipe.objective.localization.main is not None
-    settings = assemble.main_ld_settings(recipe.objective.localization.main)
+    settings = distill_settings(recipe.objective).ld_main
+    assert settings is not None
 
     def of(number: int) -> Batch:
         return batches[number % len(batches)]
@@ -155,13 +158,15 @@ def _parts(setting: Setting) -> dict[str, Arm]:
         answer = setting.cache.lookup(batch)
         with torch.no_grad():
             said = setting.student(normalise(batch.pixels, resized_sizes(batch.views, device)))
-            values = gfl_values(said, *canvas_of(batch), batch.ground_truth, answer.rows, beta)
+            places, rows = canvas_of(batch), answer.main.rows
+            values = gfl_values(said, *places, batch.ground_truth, rows, beta)
         own = values._replace(bbox_logits=values.bbox_logits.requires_grad_())
-        prepared.append((own, answer, totals(answer.rows, own.weight, len(batch.keys))))
+        sums = totals(rows, own.weight, len(batch.keys))
+        prepared.append((Student(said, *places, batch.ground_truth, own, sums), answer.main))
 
     def ld_term(number: int) -> object:
-        values, answer, sums = prepared[number % len(prepared)]
-        return torch.autograd.grad(ld_main(values, answer, sums, settings), values.bbox_logits)
+        student, main = prepared[number % len(prepared)]
+        return torch.autograd.grad(ld_main(student, main, settings), student.values.bbox_logits)
 
     return {"lookup": lookup, "lookup (A/A)": lookup, "ld term": ld_term, "assignment": assignment}
 

@@ -9,9 +9,11 @@ import torch
 from ldkit.data.dataset import ViewDataset, load_batches
 from ldkit.data.sampler import epoch_batches
 from ldkit.data.shapes import write_shapes
-from ldkit.jobs import assemble, build_cache, distill
-from ldkit.jobs.teacher_rows import LiveTeacher
-from ldkit.jobs.train import Material
+from ldkit.jobs import assemble, build_cache, coverage
+from ldkit.jobs.fit_check import teacher_path
+from ldkit.jobs.live_teacher import LiveTeacher
+from ldkit.jobs.material import Material
+from ldkit.jobs.open_cache import open_cache
 from ldkit.models.checkpoint_file import ModelFile, write_model
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.schema import Recipe
@@ -38,18 +40,18 @@ def prepare(work: Path, options: argparse.Namespace) -> Setting:
     _write_teacher(recipe, options.teacher, material.index.class_names)
     for _ in build_cache.run(recipe, device=options.device):
         pass
-    reader = distill.open_cache(recipe, material)
+    reader = open_cache(recipe, material)
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     student = assemble.detector(recipe.detector, len(material.index.categories))
     teacher = build_cache.load_teacher(
-        distill.teacher_path(recipe), device, channels_last=recipe.train.channels_last
+        teacher_path(recipe), device, channels_last=recipe.train.channels_last
     )
     return Setting(
         recipe=recipe,
         device=device,
         student=student.to(device).to(memory_format=layout),
         cache=reader,
-        live=LiveTeacher(teacher, topk=recipe.objective.assign.topk, batch_size=options.batch),
+        live=LiveTeacher(teacher, coverage.wanted(recipe), batch_size=options.batch),
         batches=_batches(recipe, material, options.batches, device),
     )
 
@@ -85,7 +87,7 @@ def _write_teacher(recipe: Recipe, backbone: str, classes: tuple[str, ...]) -> N
     section = student.model_copy(update={"backbone": chosen})
     weights = assemble.detector(section, len(classes)).state_dict()
     file = ModelFile(weights, section.model_dump(mode="json"), classes, {"name": "benchmark"})
-    write_model(distill.teacher_path(recipe), file)
+    write_model(teacher_path(recipe), file)
 
 
 def _batches(recipe: Recipe, material: Material, count: int, device: torch.device) -> list[Batch]:
