@@ -15,6 +15,7 @@ from ldkit.jobs import build_cache
 from ldkit.jobs.progress import Note
 from ldkit.jobs.quickstart_table import Outcome, outcome
 from ldkit.jobs.scored_runs import Job, Told, in_processes
+from ldkit.jobs.terms import alone
 from ldkit.recipe.load import load_recipe
 from ldkit.recipe.schema import Recipe
 
@@ -91,11 +92,11 @@ def _draw(layout: Layout) -> Generator[Told, None, None]:
 
 def _students(layout: Layout, seeds: int, overrides: Sequence[str]) -> Generator[Job, None, None]:
     """Yield the pairs: the student with distillation, and the same one without it."""
-    off = "objective.localization.main=null"
     for seed in range(seeds):
-        for stage, kind, more in ((DISTILLED, "distilled", []), (PLAIN, "plain", [off])):
+        for stage, kind in ((DISTILLED, "distilled"), (PLAIN, "plain")):
             name = f"{kind}_seed{seed}"
-            recipe = layout.recipe("shapes/ld", name, *overrides, f"seed={seed}", *more)
+            whole = layout.recipe("shapes/full", name, *overrides, f"seed={seed}")
+            recipe = whole if stage == DISTILLED else alone(whole)
             yield Job(f"{stage}, seed {seed}", recipe, layout.run(name))
 
 

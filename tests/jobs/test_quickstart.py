@@ -114,7 +114,7 @@ def test_the_two_students_of_a_pair_are_the_same_student_to_begin_with(
     plain, distilled = steps(root / "plain_seed0"), steps(root / "distilled_seed0")
     assert [step for step, _ in plain] == [step for step, _ in distilled] == [1, 2, 3, 4]
     first = dict(distilled[0][1])
-    assert first.pop("ld_main") > 0
+    assert all(first.pop(name) > 0 for name in ("ld_main", "ld_vlr", "kd_main"))
     assert first == plain[0][1]
     assert plain[-1][1]["box"] != distilled[-1][1]["box"]
 
