@@ -52,15 +52,16 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def seconds(count: float) -> str:
+def seconds(count: int | float) -> str:
     """Return a time in words, from seconds: 42 ms, 1.4 s, 12.5 min, 3.2 h."""
     if count < 1:
         return f"{1000 * count:.0f} ms"
-    for unit, most in (("s", 60), ("min", 60), ("h", 0)):
-        if count < most or not most:
-            return f"{count:.1f} {unit}"
-        count /= most
-    raise AssertionError("hours have no end")
+    scaled = float(count)
+    for unit in ("s", "min"):
+        if scaled < 60:
+            return f"{scaled:.1f} {unit}"
+        scaled /= 60
+    return f"{scaled:.1f} h"
 
 
 def table(lines: Sequence[Sequence[str]], texts: Sequence[int] = (0,)) -> str:

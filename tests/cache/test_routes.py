@@ -24,7 +24,8 @@ def test_groups_that_lie_together_are_found_together() -> None:
     assert told([WHOLE, WHOLE], None) == [(names, (1, 0))]
     assert told([BARE, WHOLE, VLR], None) == [
         (("main",), (1, 0)),
-        (("vlr", "imitation", "score", "score_class", "cross"), (1,)),
+        (("vlr",), (2, 1)),
+        (("imitation", "score", "score_class", "cross"), (1,)),
     ]
 
 
