@@ -33,4 +33,4 @@ def resident_share(path: Path) -> float | None:
         address = ctypes.c_void_p(content.ctypes.data)
         failed = mincore(address, ctypes.c_size_t(size), pages)
         del content  # a mapping that is looked at does not close
-    return None if failed else float((np.frombuffer(pages, np.uint8) & 1).mean())
+    return None if failed else float((np.frombuffer(bytes(pages), np.uint8) & 1).mean())
