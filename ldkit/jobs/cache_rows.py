@@ -55,7 +55,7 @@ def rows_per_view(parts: Sequence[CacheInfo]) -> Fact:
     lines += [[name, *(f"{n:,}" for n in each.values())] for name, each in found.items()]
     main = bins(counts["main"])
     text = f"{table(lines)}\nviews by rows of main:\n{drawn(main)}"
-    histogram = [each._asdict() for each in main]
+    histogram = [{"first": b.first, "last": b.last, "views": b.amount} for b in main]
     return Fact(text, {"percentiles": found, "main_histogram": histogram})
 
 

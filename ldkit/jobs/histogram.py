@@ -18,7 +18,7 @@ class Bin(NamedTuple):
 
     first: int
     last: int
-    count: int
+    amount: int
 
 
 def percentiles(numbers: NDArray[np.int64]) -> dict[str, int]:
@@ -38,11 +38,11 @@ def bins(numbers: NDArray[np.int64]) -> tuple[Bin, ...]:
 def drawn(found: Sequence[Bin]) -> str:
     """Return a line with a bar for each bin."""
     labels = [_label(each) for each in found]
-    counts = [f"{each.count:,}" for each in found]
-    most = max(each.count for each in found)
+    counts = [f"{each.amount:,}" for each in found]
+    most = max(each.amount for each in found)
     return "\n".join(
         f"{label:>{max(map(len, labels))}}  {count:>{max(map(len, counts))}}  "
-        f"{'#' * ceil(BAR_WIDTH * each.count / most)}".rstrip()
+        f"{'#' * ceil(BAR_WIDTH * each.amount / most)}".rstrip()
         for label, count, each in zip(labels, counts, found, strict=True)
     )
 
@@ -53,5 +53,5 @@ def _label(found: Bin) -> str:
 
 def _round_up(width: float) -> int:
     """Return the next round width: 1, 2, 5, 10, 20, 50 and so on."""
-    power = 10 ** int(log10(max(1.0, width)))
+    power: int = 10 ** int(log10(max(1.0, width)))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= width)

@@ -23,7 +23,7 @@ def test_info_gives_machines_every_number_as_a_number(home: Path, ldkit: Shell) 
     assert shown["views"] == {"count": 14, "of": 14}
     assert shown["groups"]["main"]["rows"] == found.rows
     assert shown["rows_per_view"]["percentiles"]["main"]["p0"] >= 0
-    assert sum(each["count"] for each in shown["rows_per_view"]["main_histogram"]) == 14
+    assert sum(each["views"] for each in shown["rows_per_view"]["main_histogram"]) == 14
     assert shown["coverage"] == {"main": {"topk": 9}}
     assert shown["size"] == {"bytes": found.bytes, "dense_bytes": found.dense_bytes}
     assert shown["columns"] == found.column_bytes

@@ -44,7 +44,7 @@ def test_views_that_are_stored_twice_count_once(tmp_path) -> None:
     assert isinstance(alone.value, dict)
     assert isinstance(twice.value, dict)
     assert alone.value["main_histogram"] == twice.value["main_histogram"]
-    assert sum(each["count"] for each in twice.value["main_histogram"]) == 12
+    assert sum(each["views"] for each in twice.value["main_histogram"]) == 12
     assert twice.value["percentiles"]["cross"] == dict.fromkeys(
         ("p0", "p10", "p50", "p90", "p99", "max"), 2
     )

@@ -13,10 +13,10 @@ NUMBERS = st.lists(st.integers(0, 5000), min_size=1, max_size=200)
 def test_bins_hold_every_number_once_and_are_few(numbers) -> None:
     found = bins(np.array(numbers))
     assert len(found) <= BARS
-    assert [each.count for each in found] == [
+    assert [each.amount for each in found] == [
         sum(each.first <= number <= each.last for number in numbers) for each in found
     ]
-    assert sum(each.count for each in found) == len(numbers)
+    assert sum(each.amount for each in found) == len(numbers)
 
 
 @pytest.mark.law
