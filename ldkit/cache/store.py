@@ -121,9 +121,14 @@ def local(place: str) -> Path:
 def origin_of(folder: Path) -> str | None:
     """Return the URL that a folder mirrors; None: it is no mirror.
 
+    Only a folder of the user's store is believed: a cache from elsewhere shall not send its reader
+    to a URL.
+
     Raises:
         CacheCorrupt: The folder says that it is one, but not of what.
     """
+    if Store.of_user().root.resolve() not in folder.resolve().parents:
+        return None
     file = folder / "origin.json"
     try:
         return str(json.loads(file.read_bytes())["url"])

@@ -93,6 +93,16 @@ def test_a_local_folder_is_its_own_store(built, root) -> None:
     assert not root.exists()
 
 
+@pytest.mark.contract
+def test_a_folder_from_elsewhere_sends_nobody_to_a_url(built, root) -> None:  # noqa: ARG001
+    (built / "origin.json").write_text('{"url": "memory://somewhere/else"}')
+    assert origin_of(built) is None
+    missing = CacheFolder(built).shard(0)
+    missing.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        hold(missing)
+
+
 @pytest.mark.law
 def test_a_mirror_is_named_by_content_and_begins_with_documents(built, mirror, root, flaky) -> None:
     fingerprint = CacheReader.open_(built).fingerprint
