@@ -23,7 +23,7 @@ from ldkit.cache.generations import (
 from ldkit.cache.held import missing_views
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.writer import begin
-from ldkit.errors import CacheCorrupt, CacheCoverage, CacheIncomplete, CacheMismatch
+from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch
 from ldkit.structures import ViewKey
 from tests.cache.synthetic import (
     EVERY,
@@ -209,23 +209,6 @@ def test_a_damaged_document_of_a_generation_is_refused(name, tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
     with pytest.raises(CacheCorrupt, match=rf"generations/001/{name}: is not"):
         CacheReader.open_(tmp_path)
-
-
-@pytest.mark.contract
-def test_views_that_lack_a_group_are_told_before_anything_is_read(tmp_path) -> None:
-    build_all(tmp_path, (SOME, make_plan(SOME)), (MORE, make_plan(MORE, held=["vlr"])))
-    wanted = Wanted(make_coverage(["vlr"]), frozenset())
-    reader = CacheReader.open_(tmp_path, wanted)
-    with pytest.raises(CacheCoverage) as caught:
-        reader.require_keys(KEYS)
-    assert str(caught.value) == (
-        f"{tmp_path}: holds no rows of vlr for 7 of 12 views that this recipe shows, such as "
-        "image 9, view 0.\n"
-        "Add them (`ldkit cache-logits RECIPE --extend`), or build a new cache "
-        "(`--out caches/NAME`)."
-    )
-    reader.require_keys(MORE)
-    CacheReader.open_(tmp_path, Wanted(make_coverage(), frozenset())).require_keys(KEYS)
 
 
 @pytest.mark.law
