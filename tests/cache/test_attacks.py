@@ -14,6 +14,7 @@ from ldkit.cache.folder import CacheFolder
 from ldkit.cache.generations import stored_keys
 from ldkit.cache.info import info
 from ldkit.cache.reader import CacheReader
+from ldkit.cache.store import Store
 from ldkit.cache.verify import read_sealed
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch, StorageError
 from tests.cache import forgery
@@ -120,7 +121,13 @@ def test_a_stale_temporary_file_changes_nothing(cache: Path) -> None:
 
 @pytest.mark.contract
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 10**5, b"\xff"])
-def test_a_copy_that_does_not_say_of_what_is_told(content: bytes, cache: Path) -> None:
+def test_a_copy_in_the_store_that_does_not_say_of_what_is_told(
+    content: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    store = Store.of_user().root
+    store.mkdir(parents=True)
+    cache = cache.rename(store / cache.name)
     (cache / "origin.json").write_bytes(content)
     for use in (read_all, verify):
         with pytest.raises(CacheCorrupt, match="does not say where this copy comes from"):
