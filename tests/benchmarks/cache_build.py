@@ -128,8 +128,9 @@ def _setting(work: Path, options: argparse.Namespace) -> Setting:
     section = recipe.detector.model_dump(mode="json")
     write_model(file, ModelFile(weights, section, classes, {"name": "benchmark"}))
     assert recipe.cache is not None
-    main = recipe.cache.main.model_copy(update={"cls_logits": None})
-    vlr = None if recipe.cache.vlr is None else recipe.cache.vlr.model_copy()
+    no_classes = {"cls_logits": None}
+    main = recipe.cache.main.model_copy(update=no_classes)
+    vlr = None if recipe.cache.vlr is None else recipe.cache.vlr.model_copy(update=no_classes)
     alone = recipe.cache.model_copy(update={"main": main, "vlr": vlr, "path": str(work / "boxes")})
     layout = recipe.train.channels_last
     return Setting(
