@@ -10,11 +10,11 @@ from ldkit.objectives.distill import DistillSettings, distill_terms
 from ldkit.objectives.gfl import gfl_terms
 from ldkit.objectives.localization import LdSettings, VlrSettings
 from ldkit.objectives.normalizers import (
-    mean_of_levels,
-    number_of_rows,
     ld_paper,
     ld_weights,
+    mean_of_levels,
     mean_over_ranks,
+    number_of_rows,
     paper_levels,
     totals,
     weight_sum,
