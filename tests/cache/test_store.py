@@ -140,6 +140,7 @@ def test_the_least_recently_used_shards_make_room(mirror, built, monkeypatch) ->
         os.utime(mirror.shard(number), (used, used))
     fetch(mirror.shard(2))
     assert here(mirror) == [0, 2]
+    os.utime(mirror.shard(2), (300, 300))
     fetch(mirror.shard(0))
     fetch(mirror.shard(1))
     assert here(mirror) == [0, 1]

@@ -98,7 +98,7 @@ def test_a_recipe_runs_to_its_table_and_the_second_time_only_shows_it(root: Path
     assert {stage["state"] for stage in told["stages"]} == {"finished"}
     dry = ran(*command, "--set", "optim.lr=0.5", "--dry-run").stdout
     assert "since runs/mine differs:\n" in dry
-    assert "  optim.lr  0.002 → 0.5\n" in dry
+    assert "  optim.lr  0.006 → 0.5\n" in dry
 
 
 @pytest.mark.contract

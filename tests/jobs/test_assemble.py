@@ -7,6 +7,7 @@ import torch
 
 from ldkit.errors import CheckpointError
 from ldkit.jobs import assemble
+from ldkit.jobs.assemble_terms import gfl_settings
 from ldkit.models.checkpoint_file import ModelFile, read_model, write_model
 from ldkit.recipe.detector import Detector
 from ldkit.recipe.schema import AdamW, Cosine, Milestones, Sgd
@@ -103,9 +104,9 @@ def test_optimizers_carry_every_value() -> None:
 @pytest.mark.contract
 def test_a_distribution_term_that_is_null_weighs_nothing(world: World) -> None:
     recipe = teacher_recipe(world.data, "objective.distribution=null")
-    assert assemble.gfl_settings(recipe.objective).dfl_weight == 0
+    assert gfl_settings(recipe.objective).dfl_weight == 0
     recipe = teacher_recipe(
         world.data, "objective.classification.weight=3", "objective.box.weight=4"
     )
-    settings = assemble.gfl_settings(recipe.objective)
+    settings = gfl_settings(recipe.objective)
     assert (settings.cls_weight, settings.box_weight, settings.dfl_weight) == (3, 4, 0.25)
