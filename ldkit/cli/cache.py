@@ -29,7 +29,7 @@ Level = Annotated[
 ]
 NewCache = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the new cache.")]
 
-app = typer.Typer(no_args_is_help=True, help="Look into a teacher cache.")
+app = typer.Typer(no_args_is_help=True, help="Prove, measure, move and reshape teacher caches.")
 
 
 @app.command("info")
