@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ldkit.errors import StorageError
 
+SHOWN_DIGITS = 12
+
 FOREIGN_SECONDS = 24 * 3600
 """A temporary file of another machine is left alone for so long."""
 
@@ -128,3 +130,8 @@ def canonical_json(value: object) -> str:
 def fingerprint(value: object) -> str:
     """Return the sha256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+
+
+def short(digest: str) -> str:
+    """Return the digits of a fingerprint that are shown to people."""
+    return digest[:SHOWN_DIGITS]

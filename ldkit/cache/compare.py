@@ -8,12 +8,9 @@ from typing import NamedTuple
 from ldkit.cache.format import Axes, Plan, Source, Sources, Wanted
 from ldkit.cache.shortfall import coverage_error, shortfalls
 from ldkit.errors import CacheMismatch
-from ldkit.files import canonical_json
+from ldkit.files import canonical_json, short
 
 logger = logging.getLogger(__name__)
-
-SHOWN = 12
-"""Digits of a fingerprint that are shown."""
 
 EXTENDS = "add what is missing to it (`ldkit cache-logits RECIPE --extend`), "
 """A way out where a cache could hold both: part of a hint."""
@@ -248,7 +245,7 @@ def _stored(plan: Plan) -> set[str]:
 
 def _source(content: object) -> Iterator[tuple[str, str]]:
     assert isinstance(content, dict)
-    yield "", str(content["fingerprint"])[:SHOWN]
+    yield "", short(str(content["fingerprint"]))
     yield from _flat(content["facts"])
 
 

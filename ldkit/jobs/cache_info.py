@@ -8,6 +8,7 @@ from ldkit.cache.format import Axes, Source
 from ldkit.cache.generations import fingerprint, read_generations
 from ldkit.cache.info import CacheInfo, all_info
 from ldkit.cache.store import local
+from ldkit.files import short
 from ldkit.jobs.cache_rows import covered, groups, rows_per_view
 from ldkit.jobs.facts import Fact, Facts, aligned, plural, share, size
 
@@ -98,7 +99,7 @@ def _state(found: CacheInfo, known: str | None) -> Fact:
     if known is None:
         return Fact(f"not sealed: {found.shards:,} of {plural(found.plan.shards, 'shard')}", value)
     shards = plural(found.shards, "shard")
-    return Fact(f"sealed, {shards}, fingerprint {known[:12]}", value)
+    return Fact(f"sealed, {shards}, fingerprint {short(known)}", value)
 
 
 def _columns(parts: Sequence[CacheInfo]) -> Fact:
@@ -120,5 +121,5 @@ def _axes(axes: Axes) -> Fact:
 
 def _source(source: Source) -> Fact:
     shown = [f"{name} {value}" for name, value in source.facts.items() if value is not None]
-    text = f"{source.fingerprint[:12]}: {', '.join(shown)}"
+    text = f"{short(source.fingerprint)}: {', '.join(shown)}"
     return Fact(text, source.model_dump(mode="json"))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ldkit.cache.prefetch import fetched_ahead
 from ldkit.cache.reader import CacheReader
 from ldkit.errors import UsageError
+from ldkit.files import short
 from ldkit.jobs import assemble, coverage, sources
 from ldkit.jobs.build_cache import load_teacher
 from ldkit.jobs.distill_objective import objective
@@ -28,7 +29,7 @@ from ldkit.jobs.terms import (
     needs_live_teacher,
     notes_on_classes,
 )
-from ldkit.jobs.train import Material, Task, check_start, seeded, train
+from ldkit.jobs.train import Material, Task, check_start, plain_forward, seeded, train
 from ldkit.jobs.train_teacher import objective as plain_objective
 from ldkit.models.gfl import Detector, GflHead
 from ldkit.recipe.schema import Recipe
@@ -100,7 +101,9 @@ def run(recipe: Recipe, folder: Path, options: Options) -> Generator[Message, No
         task,
         teaching.material,
         objective(recipe, teaching.source, project=projection, head=teaching.head),
-        forward=partial(_crossing, recipe.objective.cross.after) if teaching.head else _plain,
+        forward=partial(_crossing, recipe.objective.cross.after)
+        if teaching.head
+        else plain_forward,
         companion=projection,
         watched=tuple(name for _, name, _ in recipe.objective.distillation_terms()),
         lineage=teaching.lineage,
@@ -127,7 +130,7 @@ def outline(recipe: Recipe, folder: Path, options: Options) -> Facts:
             known = reader.fingerprint
             assert recipe.cache is not None
             value = {"folder": recipe.cache.path, "fingerprint": known}
-            facts["cache"] = Fact(f"{recipe.cache.path} ({known[:12]})", value)
+            facts["cache"] = Fact(f"{recipe.cache.path} ({short(known)})", value)
         case Source.ONLINE:
             check_student(recipe, sources.read_teacher(path), path, material.index)
             facts["teacher"] = str(path)
@@ -162,10 +165,10 @@ def _teaching(task: Task, material: Material, options: Options) -> _Teaching:
                     "teacher": reader.plan.sources.weights.fingerprint,
                 },
                 channels=reader.channels,
-                head=_loaded(task, material).head if crosses else None,
+                head=_loaded(task, material).detector.head if crosses else None,
             )
         case Source.ONLINE:
-            teacher = _loaded(task, material)
+            teacher, known = _loaded(task, material)
             limit = recipe.cache.batch_size if recipe.cache else recipe.train.batch_size
             live = LiveTeacher(
                 teacher,
@@ -173,18 +176,26 @@ def _teaching(task: Task, material: Material, options: Options) -> _Teaching:
                 batch_size=limit,
                 dense=needs_live_teacher(recipe),
             )
-            known = sources.read_teacher(teacher_path(recipe)).fingerprint
             channels, head = teacher.fpn.channels, teacher.head if crosses else None
             return _Teaching(live, material, {"teacher": known}, channels, head)
         case _:
             assert_never(options.source)
 
 
-def _loaded(task: Task, material: Material) -> Detector:
-    """Return the teacher's detector, which must fit the student."""
+class _Loaded(NamedTuple):
+    """A teacher on its device, and the fingerprint of its weights."""
+
+    detector: Detector
+    fingerprint: str
+
+
+def _loaded(task: Task, material: Material) -> _Loaded:
+    """Return the teacher, which must fit the student."""
     path = teacher_path(task.recipe)
-    check_student(task.recipe, sources.read_teacher(path), path, material.index)
-    return load_teacher(path, task.device, channels_last=task.recipe.train.channels_last)
+    file = sources.read_teacher(path)
+    check_student(task.recipe, file, path, material.index)
+    detector = load_teacher(path, task.device, channels_last=task.recipe.train.channels_last)
+    return _Loaded(detector, file.fingerprint)
 
 
 def _projection(recipe: Recipe, channels: int | None) -> nn.Module | None:
@@ -193,11 +204,6 @@ def _projection(recipe: Recipe, channels: int | None) -> nn.Module | None:
     if recipe.objective.imitation is None or channels is None or channels == width:
         return None
     return seeded(recipe, partial(nn.Linear, width, channels))
-
-
-def _plain(model: Detector, images: Tensor) -> Predictions:
-    predictions: Predictions = model(images)
-    return predictions
 
 
 def _crossing(after: int, model: Detector, images: Tensor) -> Predictions:

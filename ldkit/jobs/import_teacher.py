@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ldkit import __version__
 from ldkit.data import voc
 from ldkit.errors import CheckpointError, UsageError
+from ldkit.files import short
 from ldkit.jobs import assemble
 from ldkit.jobs.class_names import class_names, listing
 from ldkit.jobs.facts import Fact, Facts
@@ -181,7 +182,7 @@ def _facts(published: Published, file: ModelFile, target: Path, source: str) -> 
     numbers = sum(weights.numel() for weights in published.weights.values())
     path, sha256 = str(published.path), published.sha256
     return {
-        "file": Fact(f"{path}, sha256 {sha256[:12]}", {"path": path, "sha256": sha256}),
+        "file": Fact(f"{path}, sha256 {short(sha256)}", {"path": path, "sha256": sha256}),
         "from": Fact(
             f"mmdetection {meta.form}" + (f" ({told})" if told else ""),
             {"form": meta.form, **meta.facts},

@@ -14,12 +14,9 @@ from pathlib import Path
 
 from ldkit import __version__
 from ldkit.errors import UsageError
-from ldkit.files import canonical_json, write_text
+from ldkit.files import canonical_json, short, write_text
 from ldkit.recipe.load import dump_recipe, load_recipe
 from ldkit.recipe.schema import Recipe
-
-SHOWN = 12
-"""Digits of a fingerprint that are shown."""
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "safetensors")
 
@@ -108,7 +105,7 @@ def begin(run: RunFolder, recipe: Recipe, lineage: Mapping[str, str]) -> None:
 def _check_lineage(run: RunFolder, lineage: Mapping[str, str]) -> None:
     begun = json.loads(run.lineage.read_text(encoding="utf-8")) if run.lineage.is_file() else {}
     lines = [
-        f"  {name}: {begun[name][:SHOWN]} when it was begun, {found[:SHOWN]} now"
+        f"  {name}: {short(begun[name])} when it was begun, {short(found)} now"
         for name, found in lineage.items()
         if name != "cache" and begun.get(name, found) != found
     ]

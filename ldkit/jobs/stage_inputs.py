@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ldkit.errors import RecipeError
-from ldkit.files import canonical_json, write_text
+from ldkit.files import canonical_json, short, write_text
 from ldkit.jobs.runs import RunFolder
 from ldkit.jobs.stage_places import Change
 from ldkit.jobs.terms import is_distilled
@@ -34,7 +34,6 @@ NOT_FOR_TRAINING = (
     *("train.checkpoint_every_steps", "train.log_terms_every_steps", "train.keep"),
 )
 NOT_FOR_SCORES = ("eval.every_epochs", "eval.batch_size", "views.flip", "views.count")
-SHOWN = 12
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -107,7 +106,7 @@ def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Change, ...
 
 def _text(inputs: Mapping[str, Any], key: str) -> str:
     text = write_value(inputs[key]) if key in inputs else "-"
-    return text[:SHOWN] if FINGERPRINT.fullmatch(text) else text
+    return short(text) if FINGERPRINT.fullmatch(text) else text
 
 
 def _without(values: Inputs, prefixes: tuple[str, ...]) -> Inputs:

@@ -33,7 +33,17 @@ from ldkit.training.events import Contributions, Evaluated, Event, Saved, Step
 from ldkit.training.journal import Journal, read_journal
 from ldkit.training.loop import Course, fit
 
-__all__ = ["Forward", "Material", "Objective", "Task", "check_start", "course", "seeded", "train"]
+__all__ = [
+    "Forward",
+    "Material",
+    "Objective",
+    "Task",
+    "check_start",
+    "course",
+    "plain_forward",
+    "seeded",
+    "train",
+]
 
 Objective = Callable[[Predictions, Batch, int], LossTerms]
 """From what the model says of a batch, and how many steps are done, to the loss terms."""
@@ -66,7 +76,8 @@ class _Run:
     watched: tuple[str, ...]
 
 
-def _plain(model: Detector, images: Tensor) -> Predictions:
+def plain_forward(model: Detector, images: Tensor) -> Predictions:
+    """Return what the model says of images when nothing more is asked of it."""
     predictions: Predictions = model(images)
     return predictions
 
@@ -76,7 +87,7 @@ def train(
     material: Material,
     objective: Objective,
     *,
-    forward: Forward = _plain,
+    forward: Forward = plain_forward,
     companion: nn.Module | None = None,
     watched: tuple[str, ...] = (),
     lineage: Mapping[str, str] | None = None,

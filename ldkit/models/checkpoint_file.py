@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from ldkit.errors import CheckpointError, UsageError
-from ldkit.files import canonical_json, fingerprint, write_bytes
+from ldkit.files import canonical_json, fingerprint, short, write_bytes
 from ldkit.models.tensor_file import read_tensor_file
 
 _TEXT = "ldkit"
@@ -142,8 +142,8 @@ def read_model(path: Path) -> ModelFile:
     ):
         if found != written:
             raise CheckpointError(
-                f"is damaged: its {what} changed since it was written ({found[:12]}, expected "
-                f"{written[:12]}).",
+                f"is damaged: its {what} changed since it was written ({short(found)}, "
+                f"expected {short(written)}).",
                 where=str(path),
                 hint="Copy it again from where it was made.",
             )

@@ -18,27 +18,14 @@ from ldkit.cache.store import Store
 from ldkit.cache.verify import read_sealed
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch, StorageError
 from tests.cache import forgery
+from tests.cache.conftest import KEYS, PLAN
 from tests.cache.forgery import Fields
 from tests.cache.limits import little_memory, soon
-from tests.cache.synthetic import EVERY, build, make_batch, make_keys, make_plan
+from tests.cache.synthetic import build, make_batch, make_plan
 from tests.cache.test_verify import verify
 from tests.cache.test_writer import snapshot
 
-KEYS = make_keys(6)
-PLAN = make_plan(KEYS, views_per_shard=4, held=EVERY)
 HUGE = 2**62
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cache")
-    build(path, PLAN, KEYS)
-    return path
-
-
-@pytest.fixture
-def cache(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "cache"))
 
 
 def read_all(path: Path) -> None:

@@ -1,6 +1,5 @@
 """What `verify` proves of a cache alone: every number that a reader relies on."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,24 +11,11 @@ from ldkit.cache.verify import Structure, check_bytes, leftovers, read_sealed
 from ldkit.errors import CacheCorrupt, CacheIncomplete
 from ldkit.structures import ViewKey
 from tests.cache import forgery
+from tests.cache.conftest import KEYS, PLAN
 from tests.cache.forgery import Arrays, Fields
-from tests.cache.synthetic import EVERY, build, make_keys, make_plan
+from tests.cache.synthetic import EVERY, build, make_plan
 
-KEYS = make_keys(6)
-PLAN = make_plan(KEYS, views_per_shard=4, held=EVERY)
 SHARD = 1
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cache")
-    build(path, PLAN, KEYS)
-    return path
-
-
-@pytest.fixture
-def cache(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "cache"))
 
 
 def verify(path: Path) -> list[ViewKey]:
