@@ -168,3 +168,24 @@ def test_terms_warm_up_and_stop(world: World, tmp_path: Path) -> None:
     assert ["ld_main" in losses for _, losses in steps(tmp_path / "short")] == [True] * 3 + [
         False
     ] * 3
+
+
+@pytest.mark.law
+def test_no_term_on_a_cache_assigns_anything(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every region comes from the cache: neither main rows nor VLR are found again."""
+    from ldkit.jobs import build_cache
+
+    recipe = world.student(*EVERY_TERM, "schedule.max_steps=2", cache=tmp_path / "c")
+    finish(build_cache.run(recipe, device="cpu"))
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("a student on a cache assigns nothing")
+
+    monkeypatch.setattr("ldkit.jobs.train_teacher.assign_atss", refuse)
+    monkeypatch.setattr("ldkit.jobs.teacher_rows.vlr_rows_below", refuse)
+    for place in ("jobs.teacher_rows", "jobs.size_estimate", "ops.vlr", "ops.regions"):
+        monkeypatch.setattr(f"ldkit.{place}.atss", refuse)
+    finish(distill.run(recipe, tmp_path / "run", CACHED))
+    assert len(steps(tmp_path / "run")) == 2
