@@ -92,7 +92,7 @@ def _places(name: str, rows: Gathered, target: Target) -> tuple[Int[Tensor, "P"]
 
 
 def _whole(numbers: NDArray[np.generic], target: Target) -> Int[Tensor, "P"]:
-    return torch.from_numpy(numbers.astype(np.int64)).to(target.device)
+    return torch.from_numpy(numbers.astype(np.int64, copy=False)).to(target.device)
 
 
 def _decoded(rows: Gathered, name: str, target: Target) -> Float[Tensor, "P ..."]:

@@ -1,6 +1,6 @@
 """The stored rows of some views, column by column, read by offset into reused buffers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from ldkit.cache.columns import Column, Group
 from ldkit.cache.format import Wanted
 from ldkit.cache.handles import Handles
 from ldkit.cache.memory import Memory
-from ldkit.cache.shard import Shard, Span
+from ldkit.cache.shard import PAIR, Shard
 
 
 class Place(NamedTuple):
@@ -18,6 +18,10 @@ class Place(NamedTuple):
 
     shard: Shard
     position: int
+
+
+Run = tuple[Shard, int, int]
+"""Rows of a shard, from the first to that before the last: a plain tuple, made for each view."""
 
 
 class Gathered(NamedTuple):
@@ -47,32 +51,37 @@ class Gatherer:
             CacheCorrupt: A shard was cut while it was open.
             StorageError: A shard cannot be read.
         """
-        spans = [shard.span(position, group.name) for shard, position in places]
-        counts = [span.length for span in spans]
+        counts, runs = runs_of(group.name, places)
+        found = _kept_pairs(runs) if group.name == "main" else {}
         rows = sum(counts)
-        buffers = [self._buffer(column, rows) for column in group.columns]
-        widths = [column.entry_bytes for column in group.columns]
-        into = [
-            (column.name, width, buffer.data)
-            for column, width, buffer in zip(group.columns, widths, buffers, strict=True)
-        ]
-        end = 0
-        for shard, span in runs(places, spans):
-            start, end = end, end + span.length
-            shard.read_rows(
-                self._handles.of(shard.path),
-                span,
-                [(name, memory[start * width : end * width]) for name, width, memory in into],
-            )
-        columns = {
-            column.name: buffer[: rows * width].view(column.numpy).reshape(rows, *column.shape)
-            for column, width, buffer in zip(group.columns, widths, buffers, strict=True)
-        }
-        return Gathered(np.array(counts, np.int64), columns, self._memory)
+        columns = [column for column in group.columns if column.name not in found]
+        buffers = [self._buffer(column, rows) for column in columns]
+        self._fill(runs, columns, buffers)
+        for column, buffer in zip(columns, buffers, strict=True):
+            content = buffer[: rows * column.entry_bytes].view(column.numpy)
+            found[column.name] = content.reshape(rows, *column.shape)
+        return Gathered(np.array(counts, np.int64), found, self._memory)
 
     def close(self) -> None:
         """Close all files; they open again on the next use."""
         self._handles.close()
+
+    def _fill(
+        self,
+        runs: Sequence[Run],
+        columns: Sequence[Column],
+        buffers: Sequence[NDArray[np.uint8]],
+    ) -> None:
+        pairs = zip(columns, buffers, strict=True)
+        into = [(column.name, column.entry_bytes, buffer.data) for column, buffer in pairs]
+        end = 0
+        for shard, first, last in runs:
+            begin, end = end, end + last - first
+            shard.read_rows(
+                self._handles.of(shard.file),
+                first,
+                [(name, memory[begin * width : end * width]) for name, width, memory in into],
+            )
 
     def _buffer(self, column: Column, rows: int) -> NDArray[np.uint8]:
         buffer = self._buffers.get(column.name)
@@ -82,23 +91,38 @@ class Gatherer:
         return buffer
 
 
-def runs(places: Sequence[Place], spans: Sequence[Span]) -> Iterator[tuple[Shard, Span]]:
-    """Yield the rows that are read at once: those of views that follow each other in a shard.
+def runs_of(group: str, places: Sequence[Place]) -> tuple[list[int], list[Run]]:
+    """Return the rows of each view, and what is read at once: views that lie side by side.
 
-    Views without rows are left out.
+    Views without rows are in no run.
     """
-    if not spans:
-        return
-    shard, (start, length) = places[0].shard, spans[0]
-    for place, span in zip(places[1:], spans[1:], strict=True):
-        if place.shard is shard and span.start == start + length:
-            length += span.length
+    counts: list[int] = []
+    runs: list[Run] = []
+    reading: Shard | None = None
+    first = last = 0
+    for shard, position in places:
+        offsets = shard.offsets[group]
+        start, stop = offsets[position], offsets[position + 1]
+        counts.append(stop - start)
+        if start == last and shard is reading:
+            last = stop
             continue
-        if length:
-            yield shard, Span(start, length)
-        shard, (start, length) = place.shard, span
-    if length:
-        yield shard, Span(start, length)
+        if reading is not None and first < last:
+            runs.append((reading, first, last))
+        reading, first, last = shard, start, stop
+    if reading is not None and first < last:
+        runs.append((reading, first, last))
+    return counts, runs
+
+
+def _kept_pairs(runs: Sequence[Run]) -> dict[str, NDArray[np.generic]]:
+    """Return the main columns that all of these shards keep in memory; none where one does not."""
+    kept = [(shard.pairs, first, last) for shard, first, last in runs]
+    parts = [pairs[first:last] for pairs, first, last in kept if pairs is not None]
+    if len(parts) < len(kept) or not parts:
+        return {}
+    pairs = np.concatenate(parts)
+    return {name: pairs[:, number] for number, name in enumerate(PAIR)}
 
 
 def wanted_groups(stored: Sequence[Group], wanted: Wanted | None) -> tuple[Group, ...]:

@@ -1,41 +1,49 @@
 """Open shards of one process: opened on first use, never too many, closed with their owner."""
 
 import os
+import resource
 import weakref
 from pathlib import Path
 
 from ldkit.cache.folder import unreadable
 from ldkit.cache.store import hold, most_open
 
-LIMIT = 256
-"""Files open at once. Systems allow a process 1,024 and more; large caches have more shards."""
+MOST = 4096
+"""Files open at once, where the system allows a process twice as many."""
 
 
 class Handles:
-    """File descriptors by path, for reading at random."""
+    """File descriptors by path, for reading at random; `limit` None: half of what is allowed."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
-        self._open: dict[Path, int] = {}
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = _allowed() if limit is None else limit
+        self._open: dict[str, int] = {}
         self._finalizer = weakref.finalize(self, _close, self._open)
 
-    def of(self, path: Path) -> int:
+    def of(self, file: str) -> int:
         """Return the descriptor of a shard; opening one may close those opened longest ago.
 
         Raises:
             StorageError: The file cannot be opened, or fetched where it is one of a mirror.
         """
-        handle = self._open.get(path)
+        handle = self._open.get(file)
         if handle is None:
+            path = Path(file)
             limit = min(self._limit, most_open(path) or self._limit)
             while len(self._open) >= limit:
                 os.close(self._open.pop(next(iter(self._open))))
-            handle = self._open[path] = _open(path)
+            handle = self._open[file] = _open(path)
         return handle
 
     def close(self) -> None:
         """Close every file; they open again on the next use."""
         _close(self._open)
+
+
+def _allowed() -> int:
+    """Return half of the files that a process may have open: usually 512 of 1,024."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST if soft == resource.RLIM_INFINITY else max(1, min(MOST, soft // 2))
 
 
 def _open(path: Path) -> int:
@@ -48,6 +56,6 @@ def _open(path: Path) -> int:
     return handle
 
 
-def _close(handles: dict[Path, int]) -> None:
+def _close(handles: dict[str, int]) -> None:
     while handles:
         os.close(handles.popitem()[1])

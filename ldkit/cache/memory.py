@@ -26,12 +26,12 @@ class Memory:
     def take(self, shape: tuple[int, ...]) -> Float[Tensor, "..."]:
         """Return a tensor of any content, whose memory is not lent again while it is in use."""
         count = prod(shape)
-        free = [block for block in self._blocks if block.is_free]
-        fitting = [block for block in free if len(block.numbers) >= count]
-        if fitting:
-            return min(fitting, key=lambda block: len(block.numbers)).lend(shape, count)
-        if len(free) >= KEPT:
-            self._blocks.remove(min(free, key=lambda block: len(block.numbers)))
+        free = sorted((block for block in self._blocks if block.is_free), key=_size)
+        for surplus in free[:-KEPT]:
+            self._blocks.remove(surplus)
+        for block in free[-KEPT:]:
+            if len(block.numbers) >= count:
+                return block.lend(shape, count)
         block = _Block(2 * count)
         self._blocks.append(block)
         return block.lend(shape, count)
@@ -57,3 +57,7 @@ class _Block:
         view = self.numbers[:count].reshape(shape)
         self._view = weakref.ref(view)
         return torch.from_numpy(view)
+
+
+def _size(block: _Block) -> int:
+    return len(block.numbers)

@@ -15,7 +15,7 @@ from ldkit.cache.columns import Group
 from ldkit.cache.content import Arrays, view_columns
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import Axes, Columns, Coverage, Plan, Wanted, views_per_shard
-from ldkit.cache.gather import Gatherer, Place
+from ldkit.cache.gather import Gatherer, Place, runs_of
 from ldkit.cache.generations import Generation, read_generations, stored_keys
 from ldkit.cache.held import require_views
 from ldkit.cache.routes import GROUPS_OF, Route, Stock, routes
@@ -99,7 +99,7 @@ class Copier:
     def counts(self, keys: Sequence[ViewKey]) -> dict[str, list[int]]:
         """Return the rows of each of these views in each group."""
         return {
-            group.name: [place.shard.span(place.position, group.name).length for place in places]
+            group.name: runs_of(group.name, places)[0]
             for route in self._routes
             for places in [self._places(keys, route)]
             for group in route.groups

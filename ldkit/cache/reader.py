@@ -186,9 +186,9 @@ class CacheReader:
                 continue
             counts, columns, _ = gathered[name]
             gt_index = columns[f"{name}.gt_index"]
-            outside = np.flatnonzero(gt_index >= np.repeat(boxes_B, counts))
-            if len(outside):
-                row = outside[0]
+            outside = gt_index >= np.repeat(boxes_B, counts)
+            if outside.any():
+                row = outside.argmax()
                 image = image_of_rows(counts)[row]
                 raise CacheMismatch(
                     f"{name_of(batch.keys[image])}: a row belongs to box {gt_index[row]}, counted "

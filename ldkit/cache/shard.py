@@ -25,32 +25,28 @@ from ldkit.errors import CacheCorrupt
 from ldkit.structures import View, ViewKey
 
 
-class Span(NamedTuple):
-    """The rows of one view: `length` of them, from row `start` of the shard."""
-
-    start: int
-    length: int
-
-
-class _Bytes(NamedTuple):
-    """Where the bytes of a column lie: the first in the file, and how many an entry has.
-
-    `held` are all of them, where they are kept in memory.
-    """
+class Extent(NamedTuple):
+    """Where the bytes of a column lie: the first in the file, and how many an entry has."""
 
     first: int
     width: int
-    held: memoryview | None = None
 
 
-HELD = ("main.location", "main.gt_index")
+PAIR = ("main.location", "main.gt_index")
 """Columns that are kept in memory: 3 % of a main row, but two of the three reads of a view."""
-HELD_LIMIT = 1 << 27
+PAIRS_LIMIT = 1 << 27
 """Most bytes of a cache that are kept so. COCO with two views of each image takes 72 MB."""
+
+Pairs = NDArray[np.uint16]
+"""Location and box of rows, side by side."""
 
 
 class Shard:
     """The views of one shard, and where its rows lie.
+
+    `columns`, by name: where they lie in the file. `offsets`, by name of a group: the rows of view
+    v are offsets[v] … offsets[v + 1]. `pairs` are the columns PAIR of all main rows; None: they are
+    only in the file.
 
     Raises:
         CacheCorrupt: The file is missing, of another size, differs from its receipt in a byte, or
@@ -60,20 +56,21 @@ class Shard:
 
     def __init__(self, folder: CacheFolder, receipt: Receipt, plan: Plan) -> None:
         self.path = folder.shard(receipt.shard)
+        self.file = str(self.path)
         self._folder = folder
         self._number = receipt.shard
         try:
             with os.fdopen(hold(self.path), "rb") as file:
                 self._prove(file, receipt)
-                self._columns = self._find_columns(file, receipt, plan)
+                self.columns = self._find_columns(file, receipt, plan)
                 views = receipt.views
                 view = {column.name: self._read(file, column, views) for column in VIEW_COLUMNS}
                 # Compact arrays of plain integers: looked up one at a time, faster than numpy's.
-                self._offsets = {
+                self.offsets = {
                     group.name: array("q", self._read(file, group.offsets, views + 1).tobytes())
                     for group in plan.groups
                 }
-                self._hold(file, receipt, plan)
+                self.pairs = self._pairs(file, receipt, plan)
         except HeaderError as error:
             raise self.corrupt(str(error)) from error
         except FileNotFoundError as error:
@@ -81,13 +78,13 @@ class Shard:
         except OSError as error:
             raise unreadable(self.path, error) from error
         counts = receipt.rows.by_group
-        for group, offsets in self._offsets.items():
+        for group, offsets in self.offsets.items():
             if not _rises(offsets, counts[group]):
                 raise self.corrupt(
                     f"has offsets that do not rise from 0 to its number of rows: {group}.offsets."
                 )
         levels = len(plan.axes.strides)
-        if "cross" in self._offsets and set(np.diff(self._offsets["cross"])) != {levels}:
+        if "cross" in self.offsets and set(np.diff(self.offsets["cross"])) != {levels}:
             raise self.corrupt("has views without one row of cross for each level.")
         self._image_id = array("q", view["view.image_id"].astype("q").tobytes())
         self._view = array("q", view["view.index"].astype("q").tobytes())
@@ -123,22 +120,12 @@ class Shard:
         """Return the checksum of the pixels that the teacher saw."""
         return int(self._crc32[position])
 
-    def span(self, position: int, group: str) -> Span:
-        """Return the rows that the view at a position has in a group."""
-        offsets = self._offsets[group]
-        start = offsets[position]
-        return Span(start, offsets[position + 1] - start)
-
-    def read_rows(self, handle: int, span: Span, into: Iterable[tuple[str, memoryview]]) -> None:
-        """Fill memory with columns of some rows, by name; `handle` is this shard's file."""
-        start, length = span
+    def read_rows(self, handle: int, row: int, into: Iterable[tuple[str, memoryview]]) -> None:
+        """Fill memory with columns, by name, from a row on; `handle` is this shard's file."""
         for name, memory in into:
-            first, width, held = self._columns[name]
-            if held is not None:
-                memory[:] = held[start * width : (start + length) * width]
-                continue
+            first, width = self.columns[name]
             try:
-                count = os.preadv(handle, (memory,), first + start * width)
+                count = os.preadv(handle, (memory,), first + row * width)
             except OSError as error:
                 raise unreadable(self.path, error) from error
             if count != len(memory):
@@ -161,26 +148,23 @@ class Shard:
 
     def _find_columns(
         self, file: BufferedReader, receipt: Receipt, plan: Plan
-    ) -> dict[str, _Bytes]:
+    ) -> dict[str, Extent]:
         """Return where the bytes of each column lie in the file."""
         counts = entries(receipt, plan)
         header = read_header(file, receipt.bytes, counts)
         return {
-            column.name: _Bytes(header.starts[column.name], column.entry_bytes) for column in counts
+            column.name: Extent(header.starts[column.name], column.entry_bytes) for column in counts
         }
 
-    def _hold(self, file: BufferedReader, receipt: Receipt, plan: Plan) -> None:
-        """Keep small columns in memory, where the cache is not large."""
+    def _pairs(self, file: BufferedReader, receipt: Receipt, plan: Plan) -> Pairs | None:
         rows = receipt.rows.main
-        columns = [column for column in plan.groups[0].columns if column.name in HELD]
-        if plan.shards * rows * sum(column.entry_bytes for column in columns) > HELD_LIMIT:
-            return
-        for column in columns:
-            held = self._read(file, column, rows).data.cast("B")
-            self._columns[column.name] = self._columns[column.name]._replace(held=held)
+        columns = [column for column in plan.groups[0].columns if column.name in PAIR]
+        if plan.shards * rows * sum(column.entry_bytes for column in columns) > PAIRS_LIMIT:
+            return None
+        return np.stack([self._read(file, column, rows) for column in columns], axis=1)
 
     def _read(self, file: BufferedReader, column: Column, count: int) -> NDArray[Any]:
-        file.seek(self._columns[column.name].first)
+        file.seek(self.columns[column.name].first)
         content = file.read(count * column.entry_bytes)
         return np.frombuffer(content, column.numpy).reshape(count, *column.shape)
 

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,7 +128,7 @@ def origin_of(folder: Path) -> str | None:
     Raises:
         CacheCorrupt: The folder says that it is one, but not of what.
     """
-    if Store.of_user().root.resolve() not in folder.resolve().parents:
+    if not _lies_in(folder, Store.of_user().root):
         return None
     file = folder / "origin.json"
     try:
@@ -206,6 +207,11 @@ def _write_changed(path: Path, content: bytes) -> None:
         if path.read_bytes() == content:
             return
     write_bytes(path, content)
+
+
+@lru_cache(maxsize=256)  # asked whenever a shard is opened, and resolving takes longer than that
+def _lies_in(folder: Path, root: Path) -> bool:
+    return root.resolve() in folder.resolve().parents
 
 
 @contextmanager

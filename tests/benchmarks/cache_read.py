@@ -7,23 +7,33 @@ view, ragged) is built in a temporary folder. All arms read the same random batc
 the three columns of each view and does nothing else, from known places or by key; `lookup` is what
 a training step calls, so it also finds, compares and checks views and gives float32 tensors on the
 batch's canvas; with `lookup, padded` the canvas is larger than the views, so every location is
-moved. With `--vlr ROWS` the cache holds so many VLR rows of a view too, as u8: these arms leave
-them alone, `lookup, VLR too` and `lookup, VLR too, padded` read them. On a busy machine
-`--clock cpu` counts this process's processor time. Cold reads, page faults and memory are shown by
-`ldkit bench cache` and by cache_scale.py.
+moved.
+
+With `--vlr ROWS` the cache holds so many VLR rows of a view too, as `--codec` says. Those arms
+leave them alone; arms that read them begin with `both`: the bytes of all columns, the same with box
+logits decoded to float32 in reused memory, and look-ups. `both, least` is what no reader that reads
+files and hands out float32 can do without: one bare `preadv` of the box logits of each view and
+region, and the float32 numbers written once, without any arithmetic.
+
+On a busy machine `--clock cpu` counts this process's processor time. Cold reads, page faults and
+memory are shown by `ldkit bench cache` and by cache_scale.py.
 """
 
 import argparse
+import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ldkit.cache.codecs import decode
+from ldkit.cache.columns import SCALE, BoxCodec, Group
 from ldkit.cache.content import ViewRows
 from ldkit.cache.format import (
     Axes,
@@ -38,7 +48,8 @@ from ldkit.cache.format import (
     VlrRegion,
     Wanted,
 )
-from ldkit.cache.gather import Gatherer, Place
+from ldkit.cache.gather import Gathered, Gatherer, Place, runs_of
+from ldkit.cache.handles import Handles
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.shard import Shard
 from ldkit.cache.writer import begin, seal, write_shard
@@ -66,7 +77,15 @@ AXES = Axes(
 CANVAS: Size = (800, 1088)
 LOCATIONS = 18_097
 BOXES = 8
+FP16_BYTES = 2
 VIEW = View(source_hw=(480, 640), resized_hw=(800, 1067), padded_hw=CANVAS, flip=False)
+
+
+class Boxes(NamedTuple):
+    """Where the box logits of a batch lie: file, first byte and bytes of each view and region."""
+
+    pieces: list[tuple[str, int, int]]
+    rows: int
 
 
 def main() -> None:
@@ -74,7 +93,7 @@ def main() -> None:
     options = _options()
     with TemporaryDirectory() as folder:
         keys = [ViewKey(image, view) for image in range(options.views // 2) for view in (0, 1)]
-        _build(Path(folder), keys, options.rows, options.vlr)
+        _build(Path(folder), keys, options.rows, options.vlr, options.codec)
         main_only = Wanted(Coverage(main=MainRegion(topk=9)), frozenset())
         reader = CacheReader.open_(Path(folder), main_only)
         dice = random.Random(1)
@@ -93,9 +112,9 @@ def main() -> None:
     for name, values in seconds.items():
         say(f"{name:<24} {views / median(values):>12,.0f} views/s")
     noise = spread(ratio(seconds, "lookup (A/A)", "lookup"))
-    goals = {"rows, known places": ROWS_GOAL, "rows, by key": ROWS_GOAL}
+    goals = {"rows, known places": ROWS_GOAL}
     if options.vlr:
-        goals["lookup, VLR too"] = DECODED_GOAL
+        goals["both, decoded"] = DECODED_GOAL
     for name, rate in goals.items():
         per_view = median(seconds[name]) / views * 1e6
         say(verdict(Goal(f"{name}, microseconds a view", 1e6 / rate), per_view, noise))
@@ -106,6 +125,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=8000)
     parser.add_argument("--rows", type=int, default=76, help="mean rows of a view")
     parser.add_argument("--vlr", type=int, default=0, help="mean VLR rows of a view; 0: none")
+    parser.add_argument("--codec", choices=("u8", "fp16"), default="u8", help="of VLR box logits")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--batch", type=int, default=16, help="views of one lookup")
     parser.add_argument("--reads", type=int, default=400, help="lookups in a round")
@@ -124,8 +144,9 @@ def _arms(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> dict[str,
     arms |= _by_offset(reader, chosen)
     if reader.plan.coverage.vlr is not None:
         both = CacheReader.open_(reader.path)
-        arms["lookup, VLR too"] = _lookups(both, own)
-        arms["lookup, VLR too, padded"] = _lookups(both, padded)
+        arms |= _with_vlr(reader, chosen)
+        arms["both, lookup"] = _lookups(both, own)
+        arms["both, lookup, padded"] = _lookups(both, padded)
     return arms
 
 
@@ -139,16 +160,7 @@ def _lookups(reader: CacheReader, batches: Sequence[Batch]) -> Arm:
 
 def _by_offset(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> dict[str, Arm]:
     """Return arms that read main rows and do nothing else: with known places, and with keys."""
-    root = reader.generations[0]
-    shards = [Shard(root.folder, receipt, root.plan) for receipt in root.manifest.receipts]
-    views, main = root.plan.build.views_per_shard, root.plan.groups[0]
-
-    def place_of(key: ViewKey) -> Place:
-        shard = shards[(2 * key.image_id + key.view) // views]
-        position = shard.find(key)
-        assert position is not None
-        return Place(shard, position)
-
+    place_of, main = _finder(reader), reader.plan.groups[0]
     known = [[place_of(key) for key in keys] for keys in chosen]
     gatherer = Gatherer()
 
@@ -163,6 +175,74 @@ def _by_offset(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> dict
     return {"rows, known places": places, "rows, by key": keys}
 
 
+def _with_vlr(reader: CacheReader, chosen: Sequence[Sequence[ViewKey]]) -> dict[str, Arm]:
+    """Return arms that read all rows from known places: bytes, decoded, and the least there is."""
+    place_of, groups = _finder(reader), reader.plan.groups
+    known = [[place_of(key) for key in keys] for keys in chosen]
+    gatherer = Gatherer()
+    most = max(sum(sum(runs_of(group.name, found)[0]) for group in groups) for found in known)
+    numbers = torch.zeros(most, 4, AXES.num_bins)
+
+    def stored(_: int) -> None:
+        for found in known:
+            for group in groups:
+                gatherer.read(group, found)
+
+    def decoded(_: int) -> None:
+        for found in known:
+            for group in groups:
+                _decode(gatherer.read(group, found), f"{group.name}.bbox_logits", numbers)
+
+    least = _least([_boxes(found, groups) for found in known], numbers)
+    return {"both, bytes": stored, "both, decoded": decoded, "both, least": least}
+
+
+def _decode(rows: Gathered, name: str, numbers: Tensor) -> None:
+    scale = rows.columns.get(name + SCALE)
+    steps = None if scale is None else torch.from_numpy(scale)
+    stored = torch.from_numpy(rows.columns[name])
+    decode(stored, steps, numbers[: len(stored)])
+
+
+def _least(batches: Sequence[Boxes], numbers: Tensor) -> Arm:
+    """Return the arm of bare system calls, and of numbers written once."""
+    handles, memory = Handles(), memoryview(bytearray(numbers.numel() * FP16_BYTES))
+
+    def run(_: int) -> None:
+        for pieces, rows in batches:
+            for file, first, count in pieces:
+                os.preadv(handles.of(file), (memory[:count],), first)
+            numbers[:rows].fill_(0)
+
+    return run
+
+
+def _boxes(places: Sequence[Place], groups: Sequence[Group]) -> Boxes:
+    pieces, rows = [], 0
+    for group in groups:
+        name = f"{group.name}.bbox_logits"
+        for shard, position in places:
+            first, last = shard.offsets[group.name][position : position + 2]
+            start, width = shard.columns[name]
+            pieces.append((shard.file, start + first * width, (last - first) * width))
+            rows += last - first
+    return Boxes(pieces, rows)
+
+
+def _finder(reader: CacheReader) -> Callable[[ViewKey], Place]:
+    root = reader.generations[0]
+    shards = [Shard(root.folder, receipt, root.plan) for receipt in root.manifest.receipts]
+    views = root.plan.build.views_per_shard
+
+    def place_of(key: ViewKey) -> Place:
+        shard = shards[(2 * key.image_id + key.view) // views]
+        position = shard.find(key)
+        assert position is not None
+        return Place(shard, position)
+
+    return place_of
+
+
 def _batch(keys: Sequence[ViewKey], canvas: Size) -> Batch:
     count = len(keys)
     return Batch(
@@ -175,16 +255,18 @@ def _batch(keys: Sequence[ViewKey], canvas: Size) -> Batch:
     )
 
 
-def _build(folder: Path, keys: Sequence[ViewKey], rows: int, vlr_rows: int) -> None:
+def _build(
+    folder: Path, keys: Sequence[ViewKey], rows: int, vlr_rows: int, codec: BoxCodec
+) -> None:
     source = Source.of({"made up by": "cache_read.py"})
     main, columns = MainRegion(topk=9), RowColumns(bbox_logits="fp16", cls_logits=None)
-    compact = RowColumns(bbox_logits="u8", cls_logits=None)
+    vlr_columns = RowColumns(bbox_logits=codec, cls_logits=None) if vlr_rows else None
     vlr = VlrRegion(topk=9, overlap="diou", floor=0.25) if vlr_rows else None
     plan = Plan.of(
         sources=Sources(weights=source, model=source, data=source, views=source, render=source),
         axes=AXES,
         coverage=Coverage(main=main, vlr=vlr),
-        columns=Columns(main=columns, vlr=compact if vlr else None),
+        columns=Columns(main=columns, vlr=vlr_columns),
         build=Build(batch_size=4, pad_multiple_px=32, views_per_shard=4000),
         keys=keys,
     )

@@ -1,4 +1,5 @@
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def paths(tmp_path):
     paths = [tmp_path / f"{number}" for number in range(9)]
     for path in paths:
         path.write_text(path.name)
-    return paths
+    return [str(path) for path in paths]
 
 
 @linux
@@ -29,7 +30,7 @@ def test_a_file_is_opened_once_and_never_too_many_at_a_time(paths, tmp_path) -> 
     handles = Handles(limit=4)
     for _ in range(3):
         for path in paths:
-            assert os.pread(handles.of(path), 9, 0).decode() == path.name
+            assert os.pread(handles.of(path), 9, 0).decode() == Path(path).name
             assert handles.of(path) == handles.of(path)
         assert open_files(tmp_path) == 4
     handles.close()
@@ -52,4 +53,18 @@ def test_files_close_with_their_owner(paths, tmp_path) -> None:
 @pytest.mark.contract
 def test_a_file_that_cannot_be_opened_is_told(tmp_path) -> None:
     with pytest.raises(StorageError, match="could not be read: No such file or directory"):
-        Handles().of(tmp_path / "absent")
+        Handles().of(str(tmp_path / "absent"))
+
+
+@linux
+@pytest.mark.contract
+@pytest.mark.parametrize(("allowed", "kept"), [(8, 4), (20_000, 9), (resource.RLIM_INFINITY, 9)])
+def test_half_of_what_the_system_allows_stays_open(
+    allowed, kept, paths, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
+    handles = Handles()
+    for path in paths:
+        handles.of(path)
+    assert open_files(tmp_path) == kept
+    handles.close()

@@ -53,6 +53,10 @@ def test_free_blocks_are_few(monkeypatch) -> None:
     for size in range(1, 50):
         lender.take((size**3,))
     assert len(lender._blocks) <= 3
+    many = [lender.take((5,)) for _ in range(50)]
+    del many
+    lender.take((5,))
+    assert len(lender._blocks) <= 3
 
 
 @pytest.mark.contract

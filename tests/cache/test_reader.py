@@ -14,7 +14,7 @@ from ldkit.cache.content import pixels_crc32
 from ldkit.cache.folder import CacheFolder, missing_shards
 from ldkit.cache.format import Wanted
 from ldkit.cache.reader import CacheReader
-from ldkit.cache.shard import Shard, Span
+from ldkit.cache.shard import PAIR, Shard
 from ldkit.cache.writer import begin, seal, write_shard
 from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch
 from ldkit.ops.anchors import relocate
@@ -154,9 +154,9 @@ def test_a_reader_gives_and_reads_only_what_is_wanted(tmp_path, monkeypatch) -> 
     read = set()
     read_rows = Shard.read_rows
 
-    def listen(shard: Shard, handle: int, span: Span, into: list[tuple[str, memoryview]]) -> None:
+    def listen(shard: Shard, handle: int, row: int, into: list[tuple[str, memoryview]]) -> None:
         read.update(name for name, _ in into)
-        read_rows(shard, handle, span, into)
+        read_rows(shard, handle, row, into)
 
     monkeypatch.setattr(Shard, "read_rows", listen)
     for held, columns in [
@@ -175,7 +175,8 @@ def test_a_reader_gives_and_reads_only_what_is_wanted(tmp_path, monkeypatch) -> 
         assert {name.split(".")[0] for name in read} == groups
         classes = {name for name in read if name.endswith("cls_logits")}
         assert classes == {name for name in columns if name.endswith("cls_logits")}
-        assert read | {f"{name}.image" for name in {"main", *held} - {"cross"}} == set(answer)
+        images = {f"{name}.image" for name in {"main", *held} - {"cross"}}
+        assert read | images | set(PAIR) == set(answer)
         for name, tensor in answer.items():
             assert torch.equal(tensor, everything[name])
 

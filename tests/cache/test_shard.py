@@ -53,11 +53,11 @@ def test_every_view_is_found_at_its_place_and_no_other_key_is(built) -> None:
 )
 def test_rows_are_read_where_they_lie(name, built) -> None:
     shard, handles = Shard(*built, PLAN), Handles()
-    group = next(group for group in PLAN.groups if group.name == name.split(".")[0])
+    offsets = shard.offsets[name.split(".")[0]]
     for position, key in enumerate(KEYS):
-        span = shard.span(position, group.name)
-        stored = np.empty(span.length, "<u2")
-        shard.read_rows(handles.of(shard.path), span, [(name, stored.view(np.uint8).data)])
+        stored = np.empty(offsets[position + 1] - offsets[position], "<u2")
+        memory = stored.view(np.uint8).data
+        shard.read_rows(handles.of(shard.file), offsets[position], [(name, memory)])
         assert stored.tolist() == make_rows(key, PLAN).columns[name].tolist()
 
 
@@ -171,29 +171,25 @@ def test_a_receipt_that_leaves_out_a_group_is_refused(built) -> None:
 def test_a_shard_cut_while_it_is_open_is_told(built, damaged) -> None:
     folder = damaged(built[0].shard(0).read_bytes())
     shard, handles = Shard(folder, built[1], PLAN), Handles()
-    handle = handles.of(shard.path)
+    handle = handles.of(shard.file)
     os.truncate(shard.path, 100)
-    spans = [shard.span(position, "main") for position in range(len(KEYS))]
-    column, span = PLAN.groups[0].columns[2], next(span for span in spans if span.length)
-    memory = memoryview(bytearray(span.length * column.entry_bytes))
+    column = PLAN.groups[0].columns[2]
+    memory = memoryview(bytearray(column.entry_bytes))
     with pytest.raises(CacheCorrupt, match="was truncated while it was being read"):
-        shard.read_rows(handle, span, [(column.name, memory)])
+        shard.read_rows(handle, 0, [(column.name, memory)])
 
 
 @pytest.mark.law
-@pytest.mark.parametrize("limit", [0, 1 << 27])
-def test_rows_are_the_same_whether_small_columns_are_kept_or_not(limit, built, monkeypatch) -> None:
-    monkeypatch.setattr("ldkit.cache.shard.HELD_LIMIT", limit)
-    shard, handles = Shard(*built, PLAN), Handles()
-    handle = handles.of(shard.path)
-    for position, key in enumerate(KEYS):
-        span = shard.span(position, "main")
-        for column in PLAN.groups[0].columns[:2]:
-            stored = np.empty(span.length, "<u2")
-            # Without its file a shard answers from memory alone.
-            file = -1 if limit else handle
-            shard.read_rows(file, span, [(column.name, stored.view(np.uint8).data)])
-            assert stored.tolist() == make_rows(key, PLAN).columns[column.name].tolist()
+def test_a_shard_keeps_the_pairs_of_its_main_rows_where_the_cache_is_not_large(
+    built, monkeypatch
+) -> None:
+    pairs = Shard(*built, PLAN).pairs
+    written = [make_rows(key, PLAN).columns for key in KEYS]
+    for number, name in enumerate(("main.location", "main.gt_index")):
+        assert pairs is not None
+        assert pairs[:, number].tolist() == [one for each in written for one in each[name].tolist()]
+    monkeypatch.setattr("ldkit.cache.shard.PAIRS_LIMIT", 4 * len(pairs) - 1)
+    assert Shard(*built, PLAN).pairs is None
 
 
 @pytest.mark.contract
