@@ -43,6 +43,16 @@ def teacher_rows(gathered: Mapping[str, Gathered], target: Target) -> TeacherRow
     )
 
 
+def decoded(rows: Gathered, name: str, target: Target) -> Float[Tensor, "P ..."]:
+    """Return a column of logits or features as float32 on the device."""
+    stored = torch.from_numpy(rows.columns[name]).to(target.device)
+    scale = rows.columns.get(name + SCALE)
+    steps = None if scale is None else torch.from_numpy(scale).to(target.device)
+    if rows.memory is None or target.device.type != "cpu":
+        return decode(stored, steps)
+    return decode(stored, steps, rows.memory.take(tuple(stored.shape)))
+
+
 def image_of_rows(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return which view of the batch each row belongs to."""
     return np.repeat(np.arange(len(counts)), counts)
@@ -53,13 +63,13 @@ def _region(name: str, rows: Gathered, target: Target) -> RegionRows:
     has_classes = f"{name}.cls_logits" in rows.columns
     return RegionRows(
         rows=Rows(image, location, _whole(rows.columns[f"{name}.gt_index"], target)),
-        bbox_logits=_decoded(rows, f"{name}.bbox_logits", target),
-        cls_logits=_decoded(rows, f"{name}.cls_logits", target) if has_classes else None,
+        bbox_logits=decoded(rows, f"{name}.bbox_logits", target),
+        cls_logits=decoded(rows, f"{name}.cls_logits", target) if has_classes else None,
     )
 
 
 def _features(rows: Gathered, target: Target) -> FeatureRows:
-    features = _decoded(rows, "imitation.features", target)
+    features = decoded(rows, "imitation.features", target)
     return FeatureRows(*_places("imitation", rows, target), features)
 
 
@@ -70,16 +80,16 @@ def _scores(rows: Gathered, classes: Gathered, target: Target) -> ScoreRows:
     return ScoreRows(
         image=image,
         location=location,
-        bbox_logits=_decoded(rows, "score.bbox_logits", target),
+        bbox_logits=decoded(rows, "score.bbox_logits", target),
         row=_whole(classes.columns["score_class.row"] + ahead, target),
         label=_whole(classes.columns["score_class.label"], target),
-        logit=_decoded(classes, "score_class.logit", target),
+        logit=decoded(classes, "score_class.logit", target),
     )
 
 
 def _cross(rows: Gathered, target: Target) -> CrossStatistics:
     views = len(rows.counts)
-    mean, std = (_decoded(rows, f"cross.{name}", target) for name in ("mean", "std"))
+    mean, std = (decoded(rows, f"cross.{name}", target) for name in ("mean", "std"))
     levels = len(mean) // views if views else 0
     shape = (views, levels, *mean.shape[1:])
     return CrossStatistics(mean.reshape(shape), std.reshape(shape))
@@ -93,12 +103,3 @@ def _places(name: str, rows: Gathered, target: Target) -> tuple[Int[Tensor, "P"]
 
 def _whole(numbers: NDArray[np.generic], target: Target) -> Int[Tensor, "P"]:
     return torch.from_numpy(numbers.astype(np.int64, copy=False)).to(target.device)
-
-
-def _decoded(rows: Gathered, name: str, target: Target) -> Float[Tensor, "P ..."]:
-    stored = torch.from_numpy(rows.columns[name]).to(target.device)
-    scale = rows.columns.get(name + SCALE)
-    steps = None if scale is None else torch.from_numpy(scale).to(target.device)
-    if rows.memory is None or target.device.type != "cpu":
-        return decode(stored, steps)
-    return decode(stored, steps, rows.memory.take(tuple(stored.shape)))

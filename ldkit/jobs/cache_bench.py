@@ -1,6 +1,7 @@
 """`ldkit bench cache`: how fast a cache is read on this machine, warm and cold."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import fmean, median
@@ -8,11 +9,12 @@ from typing import NamedTuple
 
 import torch
 
+from ldkit.cache.answer import Target, decoded
 from ldkit.cache.columns import Group
 from ldkit.cache.format import Coverage, Wanted
-from ldkit.cache.gather import Gatherer, Place, wanted_groups
+from ldkit.cache.gather import Gathered, Gatherer, Place, wanted_groups
 from ldkit.cache.generations import Generation
-from ldkit.cache.pagecache import evict, resident_share
+from ldkit.cache.pagecache import evict, refill, resident_share
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.shard import Shard
 from ldkit.cache.store import local
@@ -22,6 +24,7 @@ from ldkit.jobs.progress import Message, Progress
 from ldkit.structures import Batch, GroundTruth, ViewKey
 
 OPENINGS = 5
+ON_CPU = Target(None, torch.device("cpu"))
 SHARDS = 4
 """Fewest shards of a sample, where the cache has them."""
 
@@ -36,6 +39,10 @@ class Sample(NamedTuple):
     """The same views as they lie in the shards."""
     places: dict[ViewKey, Place]
 
+    def located(self, batches: Sequence[Sequence[ViewKey]]) -> list[list[Place]]:
+        """Return where the views of batches lie."""
+        return [[self.places[key] for key in keys] for keys in batches]
+
 
 def bench(
     place: Path | str, *, batch_size: int = 16, views: int = 4096, rounds: int = 7
@@ -43,7 +50,8 @@ def bench(
     """Yield progress; return what it costs to open a cache and to read random batches of it.
 
     Shards are drawn until they hold so many views. `rows` fetches the stored bytes of known
-    places, `lookup` is all that a training step calls.
+    places, `decoded` also makes float32 numbers of them, `lookup` is all that a training step
+    calls: it finds, checks, reads, decodes and places.
 
     Raises:
         CacheError: It is not sealed, or damaged.
@@ -107,20 +115,14 @@ def _part_facts(
 ) -> Iterator[tuple[str, Fact]]:
     groups, gatherer = wanted_groups(root.plan.groups, wanted), Gatherer()
     views = sum(len(keys) for keys in sample.batches)
-
-    def rows(batches: Sequence[Sequence[ViewKey]]) -> Callable[[], None]:
-        located = [[sample.places[key] for key in keys] for keys in batches]
-
-        def read() -> None:
-            for places in located:
-                for group in groups:
-                    gatherer.read(group, places)
-
-        return read
-
-    shuffled = rows(sample.batches)
-    warm = _warm(shuffled, rounds)
+    shuffled, ordered = sample.located(sample.batches), sample.located(sample.ordered)
+    read = partial(_read, gatherer, groups, shuffled)
+    for shard in sample.shards:
+        refill(shard.path)
+    warm = _warm(read, rounds)
     yield f"{name} rows", _speed(warm, views)
+    both = _warm(partial(_read, gatherer, groups, shuffled, _decode), rounds)
+    yield f"{name} decoded", _decoding(warm, both, views)
     reader = CacheReader.open_(path, wanted)
     batches = [_batch(reader, keys, groups, sample, gatherer) for keys in sample.batches]
 
@@ -134,10 +136,30 @@ def _part_facts(
     yield f"{name} lookup", _speed(found, views)
     faults = found[-1].faults / len(batches)
     yield f"{name} page faults", Fact(f"{faults:.2g} a batch of {name}, once warm", faults)
-    for order, run in (("shuffled", shuffled), ("in order", rows(sample.ordered))):
-        yield f"{name} cold {order}", _cold(run, sample, views)
+    yield f"{name} cold shuffled", _cold(read, sample, views)
+    in_order = partial(_read, gatherer, groups, ordered)
+    yield f"{name} cold in order", _cold(in_order, sample, views)
     reader.close()
     gatherer.close()
+
+
+def _read(
+    gatherer: Gatherer,
+    groups: Sequence[Group],
+    located: Sequence[Sequence[Place]],
+    then: Callable[[Group, Gathered], None] | None = None,
+) -> None:
+    for places in located:
+        for group in groups:
+            found = gatherer.read(group, places)
+            if then is not None:
+                then(group, found)
+
+
+def _decode(group: Group, rows: Gathered) -> None:
+    for column in group.values:
+        if column.key:  # how it is stored is the recipe's choice: it is no index
+            decoded(rows, column.name, ON_CPU)
 
 
 def _warm(run: Callable[[], None], rounds: int) -> list[Cost]:
@@ -165,6 +187,16 @@ def _speed(costs: Sequence[Cost], views: int) -> Fact:
     text = f"{views / wall:,.0f} views/s ({views / cpu:,.0f} by processor time)"
     value = {"views_per_s": round(views / wall), "views_per_cpu_s": round(views / cpu)}
     return Fact(text, value)
+
+
+def _decoding(rows: Sequence[Cost], both: Sequence[Cost], views: int) -> Fact:
+    """Return the speed of reading and decoding, and of decoding alone: what it adds."""
+    found = _speed(both, views)
+    added = median(cost.wall_s for cost in both) - median(cost.wall_s for cost in rows)
+    alone = views / max(added, 1e-9)
+    assert isinstance(found.value, dict)
+    value = found.value | {"decoding_views_per_s": round(alone)}
+    return Fact(f"{found.text}; decoding alone {alone:,.0f} views/s", value)
 
 
 def _opening(costs: Sequence[Cost], root: Generation) -> Fact:

@@ -8,7 +8,7 @@ from tests.cache.synthetic import EVERY, build, make_keys, make_plan
 from tests.cache.test_handles import linux
 
 KEYS = make_keys(20)
-PART = {"rows", "lookup", "page_faults", "cold_shuffled", "cold_in_order"}
+PART = {"rows", "decoded", "lookup", "page_faults", "cold_shuffled", "cold_in_order"}
 
 
 @pytest.mark.contract
@@ -42,6 +42,8 @@ def test_speeds_are_told_in_words(tmp_path) -> None:
     assert isinstance(facts["main lookup"], Fact)
     assert facts["main lookup"].text.endswith(" by processor time)")
     assert "views/s" in facts["main lookup"].text
+    assert isinstance(facts["main decoded"], Fact)
+    assert "; decoding alone " in facts["main decoded"].text
     assert isinstance(facts["main cold shuffled"], Fact)
     assert " of the pages were still in memory; " in facts["main cold shuffled"].text
     assert isinstance(facts["first use"], Fact)
