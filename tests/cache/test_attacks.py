@@ -208,6 +208,12 @@ FORGERIES: dict[str, tuple[Callable[[Path], None], str]] = {
         header(lambda h: h["view.image_id"].update(h["view.pixels_crc32"])),
         "has columns that overlap or leave a gap",
     ),
+    "bytes after the columns": (
+        lambda cache: forgery.forge_content(
+            cache, 1, CacheFolder(cache).shard(1).read_bytes() + bytes(8)
+        ),
+        "has .* bytes of columns; its header says",
+    ),
     "a column too many": (
         header(lambda h: h.update({"../../x": h["view.flip"]})),
         "has a column that the plan does not have: '../../x'",
@@ -235,6 +241,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a shard below zero": (manifest(lambda m: m["receipts"][1].update(shard=-1)), "receipts.1.sh"),
     "a shard twice": (manifest(lambda m: m["receipts"].insert(1, m["receipts"][0])), "not list"),
+    "shards in another order": (manifest(lambda m: m["receipts"].reverse()), "does not list"),
     "a field too many": (manifest(lambda m: m.update(path="/etc/passwd")), "path: Extra inputs"),
     "an infinite anchor": (
         plan(lambda p: p["axes"].update(anchor_scale=float("inf"))),

@@ -131,6 +131,17 @@ def test_every_byte_is_a_width_and_widths_rise() -> None:
 
 
 @pytest.mark.contract
+def test_the_widest_edge_fits_and_the_next_one_does_not() -> None:
+    widest = float(255 * STEPS[-1])
+    stored = encode(torch.tensor([[[0.0, widest]]]), BYTES, "here")
+    assert stored.values.tolist() == [[[255, 0]]]
+    assert stored.scale is not None
+    assert stored.scale.tolist() == [[255]]
+    with pytest.raises(CacheError, match="lie 239686 apart"):
+        encode(torch.tensor([[[0.0, widest + 238]]]), BYTES, "here")
+
+
+@pytest.mark.contract
 def test_an_edge_too_wide_for_u8_is_refused_with_the_way_out() -> None:
     with pytest.raises(CacheError) as caught:
         encode(torch.tensor([[[0.0, 1e6, 0.0]]]), BYTES, "image 9, view 1")

@@ -25,6 +25,7 @@ from ldkit.cache.reader import CacheReader
 from ldkit.cache.writer import begin
 from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch
 from ldkit.structures import ViewKey
+from tests.cache.forgery import Arrays, forge_columns
 from tests.cache.synthetic import (
     EVERY,
     SOURCES,
@@ -104,6 +105,19 @@ def test_groups_added_later_are_read_beside_those_that_were_there(tmp_path) -> N
     assert {"main.cls_logits", "vlr.location", "imitation.features", "cross.mean"} <= set(
         everything
     )
+
+
+@pytest.mark.contract
+def test_every_part_that_answers_must_have_seen_the_views_of_the_batch(tmp_path) -> None:
+    groups = without_classes(make_plan(KEYS, held=["vlr"]))
+    build_all(tmp_path, (KEYS, make_plan(KEYS)), (KEYS, groups))
+
+    def flip(columns: Arrays) -> None:
+        columns["view.flip"][0] ^= True
+
+    forge_columns(CacheFolder(tmp_path).generation(1).path, 0, flip)
+    with pytest.raises(CacheMismatch, match=r"image 9, view 0 is another view .*\n  flip: True"):
+        CacheReader.open_(tmp_path).lookup(make_batch(KEYS))
 
 
 @pytest.mark.law

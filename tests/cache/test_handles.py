@@ -39,6 +39,19 @@ def test_a_file_is_opened_once_and_never_too_many_at_a_time(paths, tmp_path) -> 
     handles.close()
 
 
+@pytest.mark.contract
+def test_the_file_that_was_opened_longest_ago_is_closed(paths) -> None:
+    handles = Handles(limit=2)
+    for path in paths[:3]:
+        handles.of(path)
+        Path(path).unlink()  # what is closed cannot be opened again
+    for path in paths[1:3]:
+        assert os.pread(handles.of(path), 9, 0).decode() == Path(path).name
+    with pytest.raises(StorageError, match="No such file"):
+        handles.of(paths[0])
+    handles.close()
+
+
 @linux
 @pytest.mark.contract
 def test_files_close_with_their_owner(paths, tmp_path) -> None:

@@ -11,6 +11,7 @@ from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch, UsageErro
 from tests.cache.synthetic import EVERY, SOURCES, build, make_batch, make_keys, make_plan
 from tests.cache.test_generations import digests as snapshot
 from tests.cache.test_reader import assert_equal
+from tests.system_calls import system_calls
 
 KEYS = make_keys(6)
 PARTS = (KEYS[:3], KEYS[8:], KEYS[3:8])
@@ -80,6 +81,17 @@ def test_a_merge_that_was_stopped_is_not_sealed_and_goes_on(tmp_path) -> None:
     assert snapshot(out) == snapshot(tmp_path / "whole")
     merged(paths, out)
     assert snapshot(out) == snapshot(tmp_path / "whole")
+
+
+@pytest.mark.law
+def test_a_proof_is_written_after_what_it_proves_and_the_root_last(tmp_path) -> None:
+    paths, out = build_parts(tmp_path)[:2], tmp_path / "out"
+    with system_calls(out) as calls:
+        merged(paths, out)
+    shards = [f"shards/00000{n}.{kind}" for n in range(2) for kind in ("safetensors", "json")]
+    files = ["plan.json", *shards, "manifest.json"]
+    named = [call.split()[2] for call in calls if call.startswith("rename")]
+    assert named == [*(f"generations/001/{file}" for file in files), *files]
 
 
 @pytest.mark.contract

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldkit.cache.folder import CacheFolder
-from ldkit.cache.format import Plan
+from ldkit.cache.format import Plan, Source
 from ldkit.cache.info import info
 from ldkit.cache.prune import Copier, Kept, rewrite
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.writer import begin, seal, write_shard
 from ldkit.errors import CacheCorrupt, CacheCoverage, CacheMismatch, UsageError
 from ldkit.structures import ViewKey
-from tests.cache.synthetic import EVERY, build, make_batch, make_keys, make_plan, make_rows
+from tests.cache.synthetic import EVERY, SOURCES, build, make_batch, make_keys, make_plan, make_rows
 from tests.cache.test_generations import build_all, digests, without_classes
 from tests.cache.test_reader import assert_equal
 
@@ -85,6 +85,15 @@ def test_generations_become_one_cache(tmp_path) -> None:
     assert_equal(one.lookup(make_batch(KEYS)), whole.lookup(make_batch(KEYS)))
     assert digests(tmp_path / "one") == digests(tmp_path / "whole")
     assert digests(tmp_path / "parts") == before
+
+
+@pytest.mark.law
+def test_a_pruned_cache_is_of_the_newest_data_set(tmp_path) -> None:
+    newer = SOURCES.model_copy(update={"data": Source(fingerprint="db" * 32, facts={})})
+    extended = make_plan(MORE).model_copy(update={"sources": newer})
+    build_all(tmp_path / "parts", (SOME, make_plan(SOME)), (MORE, extended))
+    pruned(tmp_path / "parts", ["main"], tmp_path / "one")
+    assert CacheReader.open_(tmp_path / "one").plan.sources.data == newer.data
 
 
 @pytest.mark.law

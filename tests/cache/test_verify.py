@@ -1,6 +1,7 @@
 """What `verify` proves of a cache alone: every number that a reader relies on."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,17 @@ def swap_first_two(name: str) -> Callable[[Arrays], None]:
     return change
 
 
+def reverse(name: str) -> Callable[[Arrays], None]:
+    """Turn the numbers of each view around."""
+
+    def change(columns: Arrays) -> None:
+        offsets = columns[f"{name.split('.')[0]}.offsets"]
+        for first, end in pairwise(offsets):
+            columns[name][first:end] = columns[name][first:end][::-1].copy()
+
+    return change
+
+
 def share_rows(name: str) -> Callable[[Arrays], None]:
     """Move a row from one view to its neighbour."""
 
@@ -90,6 +102,7 @@ FAULTS: dict[str, tuple[Callable[[Arrays], None], str]] = {
     "twice": (swap_first_two("imitation.location"), "do not rise, imitation.location: image"),
     "score": (put("score.location", -1, 65535), "has a number out of range, score.location: image"),
     "row": (put("score_class.row", -1, 60000), "has a number out of range, score_class.row: image"),
+    "rows": (reverse("score_class.row"), "has numbers that do not rise, score_class.row: image"),
     "label": (put("score_class.label", 0, 3), "has a number out of range, score_class.label: ima"),
     "nan": (put("main.bbox_logits", (0, 0, 0), np.nan), "not finite: main.bbox_logits of image"),
     "inf": (put("cross.std", (3, 1, 2), np.inf), "not finite: cross.std of image"),
@@ -107,6 +120,30 @@ def test_each_wrong_number_is_found_although_all_digests_agree(fault: str, cache
         verify(cache)
     assert caught.value.where == str(CacheFolder(cache).shard(SHARD))
     assert "it rebuilds just this shard" in caught.value.hint
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    "fault", ["outside", "falls", "twice", "row", "rows", "label", "nan", "inf"]
+)
+def test_a_wrong_number_is_found_in_whichever_block_it_lies(
+    fault: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ldkit.cache.verify_shard.BLOCK_VIEWS", 1)
+    monkeypatch.setattr("ldkit.cache.verify_shard.BLOCK_BYTES", 1)
+    change, message = FAULTS[fault]
+    forgery.forge_columns(cache, SHARD, change)
+    with pytest.raises(CacheCorrupt, match=message):
+        verify(cache)
+
+
+@pytest.mark.contract
+def test_a_number_that_is_not_finite_is_found_in_fp32_too(tmp_path: Path) -> None:
+    build(tmp_path, make_plan(KEYS, bbox_logits="fp32"), KEYS)
+    change, message = FAULTS["nan"]
+    forgery.forge_columns(tmp_path, SHARD, change)
+    with pytest.raises(CacheCorrupt, match=message):
+        verify(tmp_path)
 
 
 @pytest.mark.contract
@@ -142,6 +179,10 @@ DOCUMENTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "views": (totals(lambda m: add(m, "views")), "states other views than its receipts have"),
     "bytes": (totals(lambda m: add(m, "bytes")), "states other bytes than its receipts have"),
     "rows": (totals(lambda m: add(m["rows"], "vlr")), "states other rows than its receipts have"),
+    "count": (
+        lambda cache: forgery.forge_plan(cache, lambda p: p["keys"].update(count=11)),
+        "has 12 views; plan.json says 11",
+    ),
     "locations": (
         totals(lambda m: add(m["receipts"][1], "locations")),
         "has canvases of .* locations; its receipt says others",
@@ -191,6 +232,7 @@ def test_a_cache_that_is_not_sealed_is_told_as_ever(cache: Path) -> None:
 
 @pytest.mark.contract
 def test_files_that_no_reader_looks_at_are_listed(cache: Path) -> None:
+    (cache / "origin.json").write_bytes(b"{}")  # of a mirror
     assert leftovers(read_sealed(cache)) == []
     foreign = [cache / "notes.txt", cache / "shards" / ".000001.safetensors.7.tmp"]
     foreign.append(cache / "shards" / "000003.safetensors")

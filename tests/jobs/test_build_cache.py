@@ -176,6 +176,17 @@ def test_a_complete_cache_is_left_as_it_is(world: World, tmp_path: Path) -> None
     assert snapshot(tmp_path) == content
 
 
+@pytest.mark.contract
+def test_a_shard_that_is_written_anew_beside_the_seal_is_left_to_its_builder(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seal(*_: object) -> None:
+        raise CacheIncomplete("is not sealed: 2 of 3 shards are complete.")
+
+    monkeypatch.setattr(build_cache.writer, "seal", seal)
+    assert finish(build_cache.run(world.student(cache=tmp_path / "c"), device="cpu")) is False
+
+
 @pytest.mark.law
 @MAY_FORK
 def test_other_processes_that_load_change_no_byte(

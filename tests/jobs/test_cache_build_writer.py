@@ -196,3 +196,24 @@ def test_memory_that_ran_out_beside_the_teacher_is_tried_again_while_it_rests(
     with pytest.raises(UsageError, match="memory does not suffice for 2 views of ") as ended:
         write(order, answers[:1])
     assert ended.value.where == f"image {key.image_id}, view {key.view}"
+
+
+@pytest.mark.contract
+def test_what_fails_at_the_second_attempt_reaches_the_caller(
+    order: build_cache.Order, answers: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [answer for answer in answers if answer[0] == answers[0][0]]
+    find, runs_out = cache_build_writer.rows_said, iter([*[False] * (len(first) - 1), True])
+
+    def failing(*given: object) -> object:
+        if next(runs_out, False):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return find(*given)  # type: ignore[arg-type]
+
+    def full(*_: object) -> None:
+        raise StorageError("could not be written: No space left on device.", where="shard")
+
+    monkeypatch.setattr(cache_build_writer, "rows_said", failing)
+    monkeypatch.setattr(writer, "write_shard", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        write(order, first)

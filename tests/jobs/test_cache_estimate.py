@@ -22,7 +22,7 @@ def test_bytes_are_those_of_a_build_and_seconds_are_measured(
     world: World, tmp_path: Path, monkeypatch
 ) -> None:
     recipe = world.student("cache.vlr={}", "schedule.epochs=12", cache=tmp_path / "c")
-    monkeypatch.setattr(cache_estimate, "_timed", lambda work, _: (work() and 4.0) or 6.0)
+    monkeypatch.setattr(cache_estimate, "_timed", lambda work, _: (work() and 2.0) or 6.0)
     facts = cache_estimate.estimate(recipe, "cpu")
     assert not (tmp_path / "c").exists()
     sizes = value_of(facts["size by codec"])
@@ -33,15 +33,15 @@ def test_bytes_are_those_of_a_build_and_seconds_are_measured(
         rows = group.bytes - stored.column_bytes[f"{group.name}.offsets"]
         assert sizes["as in the recipe"][group.name] == pytest.approx(rows, rel=0.01)
         assert sizes["u8"][group.name] < sizes["fp16"][group.name] < sizes["fp32"][group.name]
-    assert value_of(facts["teacher"]) == {"seconds_per_view": 1.0, "seconds": 20.0}
+    assert value_of(facts["teacher"]) == {"seconds_per_view": 0.5, "seconds": 10.0}
     student = value_of(facts["student"])
     assert student["seconds_per_epoch"] == 4 * student["seconds_per_step"]
-    assert student["online_seconds"] == student["seconds_per_step"] + 3 * 1.0
+    assert student["online_seconds"] == student["seconds_per_step"] + 3 * 0.5
     assert value_of(facts["break even"]) == {
         "epochs": 2.0,
         "of": 12,
-        "saved_seconds": 100.0,
-        "saved_seconds_of_further_runs": 120.0,
+        "saved_seconds": 50.0,
+        "saved_seconds_of_further_runs": 60.0,
     }
 
 

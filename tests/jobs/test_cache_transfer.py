@@ -21,6 +21,7 @@ from tests.cache.flaky import changed, flaky, intact, lost
 from tests.cache.synthetic import build, make_keys, make_plan, make_rows
 from tests.cache.test_generations import build_all
 from tests.jobs.tiny import snapshot
+from tests.system_calls import system_calls
 
 __all__ = ["flaky"]
 
@@ -237,6 +238,16 @@ def test_a_builder_can_finish_what_a_pull_began(built, flaky, tmp_path) -> None:
         writer.write_shard(back, number, rows, plan)
     writer.seal(back, plan, KEYS)
     assert snapshot(back) == snapshot(built)
+
+
+@pytest.mark.law
+@pytest.mark.usefixtures("pushed")
+def test_a_pull_writes_a_proof_after_what_it_proves(tmp_path) -> None:
+    with system_calls(tmp_path / "back") as calls:
+        list(pull(URL, tmp_path / "back"))
+    shards = [f"shards/00000{n}.{kind}" for n in range(3) for kind in ("safetensors", "json")]
+    named = [call.split()[2] for call in calls if call.startswith("rename")]
+    assert named == ["plan.json", *shards, "manifest.json"]
 
 
 @pytest.mark.contract

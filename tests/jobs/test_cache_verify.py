@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from ldkit.cache.folder import CacheFolder
+from ldkit.cache.verify import read_sealed
 from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch, UsageError
-from ldkit.jobs import build_cache, cache_verify, train_teacher
+from ldkit.jobs import build_cache, cache_proof, cache_verify, train_teacher
+from ldkit.jobs.cache_proof import Part
 from ldkit.jobs.cache_verify import LEVELS, Options, Report
 from ldkit.jobs.facts import Fact
 from ldkit.jobs.progress import Progress
 from ldkit.recipe.schema import Recipe
+from ldkit.structures import ViewKey
 from tests.cache import forgery
 from tests.jobs.conftest import World
 from tests.jobs.tiny import EVERY_TERM, finish, teacher_recipe, told
@@ -168,6 +171,16 @@ def other_box(folder: CacheFolder) -> None:
     forgery.forge_columns(folder.path, 0, change)
 
 
+def other_keys(folder: CacheFolder) -> None:
+    """Make the last view of a shard another one, and sign everything anew."""
+
+    def change(columns: forgery.Arrays) -> None:
+        columns["view.index"][-1] = 7
+
+    forgery.forge_columns(folder.path, 0, change)
+    forgery.forge_manifest(folder.path, lambda m: m["receipts"][0]["last_key"].__setitem__(1, 7))
+
+
 Damage = Callable[[CacheFolder], object]
 DAMAGES: dict[str, tuple[Damage, str, str, type[Exception]]] = {
     "a flipped byte": (
@@ -193,6 +206,12 @@ DAMAGES: dict[str, tuple[Damage, str, str, type[Exception]]] = {
         lambda f: f.plan.write_bytes(f.plan.read_bytes().replace(b'"ldkit":"', b'"ldkit":"9')),
         "structure",
         "is not what was written.\n  expected sha256",
+        CacheCorrupt,
+    ),
+    "other views": (
+        other_keys,
+        "structure",
+        "has shards whose keys are not those of the plan.\n  expected sha256",
         CacheCorrupt,
     ),
     "another checksum": (other_crc, "pixels", "is not the picture the teacher saw", CacheMismatch),
@@ -297,6 +316,13 @@ def test_another_teacher_is_told_before_it_is_asked(
     found = report(cache, "teacher", recipe)
     assert isinstance(found.error, CacheMismatch)
     assert "was made for another teacher" in found.error.message
+
+
+@pytest.mark.contract
+def test_the_seed_decides_which_views_are_asked_again(every: Path) -> None:
+    parts = [Part(each, [ViewKey(n, 0) for n in range(99)]) for each in read_sealed(every)]
+    drawn = [cache_proof.sample(parts, 5, seed) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.contract

@@ -16,7 +16,7 @@ from ldkit.jobs import build_cache
 from ldkit.jobs.build_cache import load_teacher
 from ldkit.jobs.coverage import wanted
 from ldkit.jobs.live_teacher import LiveTeacher, part_of_batch
-from ldkit.jobs.teacher_rows import rows_of_group
+from ldkit.jobs.teacher_rows import ask, rows_of_group
 from ldkit.jobs.train import Material
 from ldkit.models.gfl import Detector
 from ldkit.ops.anchors import relocate
@@ -91,6 +91,22 @@ def _tables(answer: TeacherRows) -> dict[str, tuple[Tensor, ...]]:
     image, location = score.image[score.row], score.location[score.row]
     tables["classes"] = (image, location, score.label, score.logit)
     return tables
+
+
+@pytest.mark.law
+def test_the_teacher_sees_zero_beyond_a_view(
+    dataset: ViewDataset, teacher: Detector, asked: Wanted
+) -> None:
+    batch = collate([dataset[KEYS[0]]])
+    whole, (height, width) = batch.views[0], batch.canvas_hw
+    smaller = View(whole.source_hw, (height - 8, width - 8), whole.padded_hw, whole.flip)
+    seen: list[Tensor] = []
+    hook = teacher.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    ask(teacher, batch._replace(views=(smaller,)), asked)
+    hook.remove()
+    assert not seen[0][:, :, -8:].any()
+    assert not seen[0][..., -8:].any()
+    assert seen[0][:, :, :-8, :-8].any()
 
 
 @pytest.mark.law
