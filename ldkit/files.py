@@ -38,6 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 hint="Name another file, or remove the folder.",
             )
         _make_folder(path.parent)
+        temporary.unlink(missing_ok=True)  # of a killed process of this number: it may be a link
         yield temporary
         _sync(temporary)
         temporary.replace(path)

@@ -51,6 +51,15 @@ def test_a_file_that_cannot_be_synced_does_not_get_its_name(
     assert (tmp_path / "a").read_bytes() == b"before"
 
 
+@pytest.mark.law
+def test_what_a_killed_process_of_the_same_number_has_linked_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"other")
+    os.link(tmp_path / "other", tmp_path / f".a.{HOST}.{os.getpid()}.tmp")
+    write_bytes(tmp_path / "a", b"content")
+    assert (tmp_path / "other").read_bytes() == b"other"
+    assert (tmp_path / "a").read_bytes() == b"content"
+
+
 @pytest.mark.contract
 def test_a_temporary_file_is_named_by_its_writer(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.json") as temporary:

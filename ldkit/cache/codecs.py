@@ -98,7 +98,7 @@ def _steps(values: NDArray[np.float32], column: Column, where: str) -> Encoded:
             column,
             where,
         )
-    scale = np.searchsorted(LEVELS * STEPS.astype(np.float64), spread).astype(np.uint8)
+    scale = np.searchsorted(LEVELS * STEPS, spread).astype(np.uint8)
     return Encoded(np.rint(below / STEPS[scale][..., None]).astype(np.uint8), scale)
 
 

@@ -120,23 +120,24 @@ def read_receipts(folder: CacheFolder, plan: Plan) -> dict[int, Receipt]:
     # By what is there: a plan may state any number of shards.
     stems = [path.stem for path in folder.shards.glob("*.json") if path.stem.isdecimal()]
     there = sorted({number for number in map(int, stems) if number < plan.shards})
-    found = {number: _receipt(folder, plan, number) for number in there}
+    digest = plan.digest
+    found = {number: _receipt(folder, digest, number) for number in there}
     return {number: receipt for number, receipt in found.items() if receipt is not None}
 
 
-def _receipt(folder: CacheFolder, plan: Plan, number: int) -> Receipt | None:
+def _receipt(folder: CacheFolder, plan_digest: str, number: int) -> Receipt | None:
     try:
         receipt = read_document(folder.receipt(number), Receipt)
     except CacheError:
         return None
     size = file_size(folder.shard(number))
-    belongs = (receipt.plan, receipt.shard, receipt.bytes) == (plan.digest, number, size)
+    belongs = (receipt.plan, receipt.shard, receipt.bytes) == (plan_digest, number, size)
     return receipt if belongs else None
 
 
 def is_complete(folder: CacheFolder, plan: Plan, number: int) -> bool:
     """Say whether a shard of this plan has its receipt, and the size that it states."""
-    return _receipt(folder, plan, number) is not None
+    return _receipt(folder, plan.digest, number) is not None
 
 
 def missing_shards(folder: CacheFolder, plan: Plan) -> list[int]:

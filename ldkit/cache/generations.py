@@ -86,18 +86,19 @@ def generation_folders(path: Path) -> list[CacheFolder]:
     if not below.is_dir():
         return []
     numbers = sorted(int(each.name) for each in below.iterdir() if each.name.isdecimal())
-    return [CacheFolder(path).generation(number) for number in numbers]
+    folders = [CacheFolder(path).generation(number) for number in dict.fromkeys(numbers)]
+    return [folder for folder in folders if folder.path.is_dir()]  # 1 or 0001 is none
 
 
 def generation_for(path: Path, plan: Plan) -> CacheFolder:
     """Return the folder of a generation to build: one begun with this plan, or the next number.
 
-    Numbers rise: the newest generation has the largest.
+    One that is sealed counts, too: another process has just built it. Numbers rise: the newest
+    generation has the largest.
     """
     folders = [each for each in generation_folders(path) if file_size(each.plan) is not None]
     for folder in folders:
-        is_sealed = file_size(folder.manifest) is not None
-        if not is_sealed and not differences(read_document(folder.plan, Plan), plan):
+        if not differences(read_document(folder.plan, Plan), plan):
             return folder
     newest = int(folders[-1].path.name) if folders else 0
     return CacheFolder(path).generation(newest + 1)

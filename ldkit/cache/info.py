@@ -1,4 +1,4 @@
-"""What a cache holds, in figures: sealed or not. Of its shards only offsets are read."""
+"""What a cache holds, in figures: sealed or not. Of its shards only keys and offsets are read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document
 from ldkit.cache.format import Plan
 from ldkit.cache.generations import generation_folders
 from ldkit.cache.receipts import Manifest
-from ldkit.cache.spread import Counts, row_counts
+from ldkit.cache.spread import Spread, row_counts
 
 FP16_BYTES = 2
 
@@ -38,7 +38,7 @@ class CacheInfo:
     column_bytes: dict[str, int]
     dense_bytes: int
     """What the same logits and features take at every location, in float16."""
-    spread: Counts | None
+    spread: Spread | None
     """The rows of each view in each group; None: a shard is not here, or damaged."""
 
     @property

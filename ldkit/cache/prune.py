@@ -92,6 +92,7 @@ class Copier:
     """Reads what is kept, encoded as it is stored."""
 
     def __init__(self, kept: Kept) -> None:
+        self.kept = kept
         self._routes = kept.routes
         self._stocks = [Stock(each) for each in kept.generations]
         self._gatherer = Gatherer()
@@ -142,7 +143,7 @@ class Copier:
         return places
 
 
-def rewrite(kept: Kept, plan: Plan, out: Path) -> Iterator[int]:
+def rewrite(copier: Copier, plan: Plan, out: Path) -> Iterator[int]:
     """Yield how many views are written; go on where it stopped, and seal at the end.
 
     Raises:
@@ -152,13 +153,12 @@ def rewrite(kept: Kept, plan: Plan, out: Path) -> Iterator[int]:
     """
     plan = writer.begin(out, plan)
     missing = missing_shards(CacheFolder(out), plan)
-    copier, done = Copier(kept), plan.keys.count - sum(len(plan.views_of(n)) for n in missing)
+    kept, done = copier.kept, plan.keys.count - sum(len(plan.views_of(n)) for n in missing)
     for number in missing:
         keys = plan.keys_of(number, kept.keys)
         writer.write_columns(out, number, copier.columns(keys, plan.groups), plan)
         done += len(keys)
         yield done
-    copier.close()
     writer.seal(out, plan, kept.keys)
 
 

@@ -90,9 +90,9 @@ class CacheReader:
             CacheCoverage: It is not.
             CacheCorrupt: The views of a generation are not those of its plan.
         """
-        with suppress(FileNotFoundError):
-            for route in self._routes:
-                parts = [self.generations[number] for number in route.generations]
+        for route in self._routes:
+            parts = [self.generations[number] for number in route.generations]
+            with suppress(FileNotFoundError):
                 require_views(self.path, [group.name for group in route.groups], parts, keys)
 
     def files_of(self, key: ViewKey) -> tuple[Path, ...]:

@@ -1,7 +1,8 @@
-"""How many rows the views of a cache have, read from the offsets columns alone."""
+"""How many rows the views of a cache have, read from keys and offsets alone."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,28 +12,38 @@ from ldkit.cache.folder import CacheFolder
 from ldkit.cache.format import Plan
 from ldkit.cache.receipts import Receipt
 
-Counts = Mapping[str, NDArray[np.int64]]
-"""Name of a group → the rows of each view."""
+KEY = ("view.image_id", "view.index")
 
 
-def row_counts(folder: CacheFolder, plan: Plan, receipts: Iterable[Receipt]) -> Counts | None:
+class Spread(NamedTuple):
+    """The views of a cache, as pairs (image_id, view), and by name of a group the rows of each."""
+
+    keys: NDArray[np.int64]
+    rows: Mapping[str, NDArray[np.int64]]
+
+
+def row_counts(folder: CacheFolder, plan: Plan, receipts: Iterable[Receipt]) -> Spread | None:
     """Return the rows of each view in each group; None: a shard is not here, or damaged.
 
     Nothing is proved: these are figures to look at.
     """
-    found: dict[str, list[NDArray[np.int64]]] = {group.name: [] for group in plan.groups}
+    names = [group.name for group in plan.groups]
+    parts = [Spread(np.zeros((0, 2), np.int64), dict.fromkeys(names, np.zeros(0, np.int64)))]
     try:
-        for receipt in receipts:
-            for name, counts in _counts(folder.shard(receipt.shard), plan).items():
-                found[name].append(counts)
-    except (OSError, SafetensorError):
+        parts += [_spread(folder.shard(each.shard), names, each.views) for each in receipts]
+    # The last three: a dtype that NumPy does not have, columns of other shapes.
+    except (OSError, SafetensorError, AttributeError, TypeError, ValueError):
         return None
-    return {name: np.concatenate([np.zeros(0, np.int64), *parts]) for name, parts in found.items()}
+    rows = {name: np.concatenate([part.rows[name] for part in parts]) for name in names}
+    return Spread(np.concatenate([part.keys for part in parts]), rows)
 
 
-def _counts(shard: Path, plan: Plan) -> dict[str, NDArray[np.int64]]:
+def _spread(shard: Path, names: Iterable[str], views: int) -> Spread:
     with safe_open(shard, "numpy") as file:
-        return {
-            group.name: np.diff(file.get_tensor(group.offsets.name).astype(np.int64))
-            for group in plan.groups
-        }
+        keys = np.stack([file.get_tensor(name) for name in KEY], axis=1).astype(np.int64)
+        offsets = {name: file.get_tensor(f"{name}.offsets").astype(np.int64) for name in names}
+    rows = {name: np.diff(each) for name, each in offsets.items()}
+    falls = any(each.shape != (views,) or (each < 0).any() for each in rows.values())
+    if falls or keys.shape != (views, 2):
+        raise ValueError(f"{shard} has damaged keys or offsets.")
+    return Spread(keys, rows)

@@ -214,11 +214,15 @@ def _lies_in(folder: Path, root: Path) -> bool:
     return root.resolve() in folder.resolve().parents
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file whose lock keeps others from writing the same; it stays beside it."""
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep other processes and threads from writing the same."""
-    lock = path.with_name(f".{path.name}.lock")
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    handle = os.open(lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with suppress(OSError):  # a file system without locks: both fetch the same bytes
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -237,10 +241,12 @@ def _touch(path: Path) -> bool:
 
 
 def _shards(root: Path) -> Iterator[_Shard]:
-    for path in root.rglob("*.safetensors"):
-        with suppress(FileNotFoundError):  # evicted by another process
-            found = path.stat()
-            yield _Shard(found.st_mtime, found.st_size, path)
+    """Yield the shards of mirrors: another cache that stands in the store has no origin."""
+    for origin in root.rglob("origin.json"):
+        for path in CacheFolder(origin.parent).shards.glob("*.safetensors"):
+            with suppress(FileNotFoundError):  # evicted by another process
+                found = path.stat()
+                yield _Shard(found.st_mtime, found.st_size, path)
 
 
 def _evict(path: Path) -> bool:

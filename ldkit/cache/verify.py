@@ -20,7 +20,7 @@ from ldkit.cache.generations import Generation, read_generations
 from ldkit.cache.header import HeaderError, read_header
 from ldkit.cache.receipts import Receipt, RowCounts
 from ldkit.cache.shard import corrupt_shard, entries
-from ldkit.cache.store import hold
+from ldkit.cache.store import hold, lock_of
 from ldkit.cache.verify_shard import GroupCheck, Table, read_views, rises
 from ldkit.errors import CacheCorrupt
 from ldkit.files import canonical_json
@@ -66,12 +66,13 @@ def _check_totals(sealed: Generation) -> None:
 def leftovers(generations: Sequence[Generation]) -> list[Path]:
     """Return the files below a cache that no reader looks at: of killed builds, or foreign."""
     root = generations[0].folder
-    known = {root.path / "origin.json"}
+    known = set()
     for generation in generations:
         folder = generation.folder
-        known |= {folder.plan, folder.manifest}
+        known |= {folder.path / "origin.json", folder.plan, folder.manifest}
         for number in range(generation.plan.shards):
-            known |= {folder.shard(number), folder.receipt(number)}
+            shard = folder.shard(number)
+            known |= {shard, lock_of(shard), folder.receipt(number)}
     return sorted(path for path in root.path.rglob("*") if path.is_file() and path not in known)
 
 

@@ -1,6 +1,5 @@
 """`ldkit bench`: how fast parts of ldkit are on this machine."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ def root() -> None:
 
 @app.command("cache")
 def cache(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a sealed cache.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder of the cache, or its URL.")],
     batch: Annotated[int, typer.Option("--batch", min=1, help="Views of a batch.")] = 16,
     views: Annotated[int, typer.Option("--views", min=1, help="Views that are read.")] = 4096,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times; the median counts.")] = 7,

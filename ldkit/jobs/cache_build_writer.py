@@ -115,9 +115,11 @@ class ShardWriter:
         keys = self._plan.keys_of(task.shard, self._keys)
         if not all(key in self._rows for key in keys):
             return
-        content = [self._rows.pop(key) for key in keys]
         if not is_complete(self._folder, self._plan, task.shard):  # by another process
+            content = [self._rows[key] for key in keys]
             writer.write_shard(self._folder.path, task.shard, content, self._plan)
+        for key in keys:  # only now: where memory runs out, all of it is tried again
+            del self._rows[key]
 
 
 class _Copies:

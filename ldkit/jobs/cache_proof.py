@@ -15,6 +15,7 @@ from ldkit.data.dataset import ViewDataset, load_batches
 from ldkit.errors import CacheError, CacheMismatch, StorageError, UsageError
 from ldkit.jobs import assemble, coverage, sources
 from ldkit.jobs.build_cache import load_teacher
+from ldkit.jobs.cache_build_memory import part_of
 from ldkit.jobs.canvases import canvas_batches
 from ldkit.jobs.facts import aligned, plural
 from ldkit.jobs.material import Material
@@ -132,15 +133,11 @@ def check_pixels(parts: Sequence[Part], evidence: Evidence) -> Generator[Message
 
 def _pixel_faults(reader: CacheReader, batch: Batch) -> Iterator[CacheError]:
     """Yield an error for each view of a batch that is not what the teacher saw."""
-    try:
-        reader.lookup(batch)
-    except CacheError as error:
-        yield error
-        return
-    for key, pixels in zip(batch.keys, batch.pixels, strict=True):
+    for position, key in enumerate(batch.keys):
         try:
-            reader.check_pixels(key, pixels)
-        except CacheMismatch as error:
+            reader.lookup(part_of(batch, position, position + 1))
+            reader.check_pixels(key, batch.pixels[position])
+        except CacheError as error:
             yield error
 
 

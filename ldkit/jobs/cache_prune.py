@@ -1,6 +1,7 @@
 """`ldkit cache prune`: a cache anew with fewer groups, and in one piece."""
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from ldkit.cache.folder import CacheFolder
@@ -35,9 +36,10 @@ def run(
             "when you no longer need it.",
         )
     kept = Kept.of(path, names)
-    plan = kept.plan(shard_mb * 1e6, _rows_per_view(kept))
-    for done in rewrite(kept, plan, out):
-        yield Progress(done, plan.keys.count, "views")
+    with closing(Copier(kept)) as copier:  # one: it proves each shard once
+        plan = kept.plan(shard_mb * 1e6, _rows_per_view(copier))
+        for done in rewrite(copier, plan, out):
+            yield Progress(done, plan.keys.count, "views")
     before = sum(each.manifest.bytes for each in kept.generations)
     after = read_generation(CacheFolder(out)).manifest.bytes
     return {
@@ -51,9 +53,9 @@ def run(
     }
 
 
-def _rows_per_view(kept: Kept) -> dict[str, float]:
+def _rows_per_view(copier: Copier) -> dict[str, float]:
     """Return the mean rows of each group, as an estimate before a build has them."""
-    copier, keys = Copier(kept), sample(kept.keys, SAMPLE)
+    kept, keys = copier.kept, sample(copier.kept.keys, SAMPLE)
     rows = {name: sum(found) / len(found) for name, found in copier.counts(keys).items()}
     if "score" in rows:
         grid = kept.generations[0].plan.axes.grid

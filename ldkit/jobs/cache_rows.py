@@ -61,8 +61,8 @@ def rows_per_view(parts: Sequence[CacheInfo]) -> Fact:
 
 def _counts(parts: Sequence[CacheInfo], name: str) -> NDArray[np.int64]:
     """Return the rows of each view in a group; views that are stored twice count once."""
-    counts: dict[str, NDArray[np.int64]] = {}
-    for part in parts:
-        if part.spread is not None and name in part.spread:
-            counts.setdefault(part.plan.keys.digest, part.spread[name])
-    return np.concatenate(list(counts.values()))
+    spreads = [part.spread for part in parts if part.spread and name in part.spread.rows]
+    keys = np.concatenate([each.keys for each in spreads])
+    _, first = np.unique(keys, axis=0, return_index=True)
+    counts: NDArray[np.int64] = np.concatenate([each.rows[name] for each in spreads])[first]
+    return counts

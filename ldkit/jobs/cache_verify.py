@@ -5,7 +5,7 @@ sha256 of its receipt. pixels: every view, rendered anew, shows the pixels that 
 teacher: the teacher, asked again, says what is stored. Each level includes those before.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -85,6 +85,7 @@ def _at_level(level: str, error: Fault) -> Fault:
 def run(place: str, options: Options) -> Generator[Message, None, Report]:
     """Yield progress; return what was proved of a cache, up to the first level that fails.
 
+    Both levels that read shards alone are told, whichever fails.
     The cache at a URL is verified in its mirror on this machine.
 
     Raises:
@@ -118,11 +119,9 @@ def _shards(
     for sealed in generations:
         structure, before = Structure(sealed), len(structural)
         for number in range(sealed.plan.shards):
-            fault = _fault(structure.check, number)
-            if fault is not None:
-                structural.append(fault)
-            elif "bytes" in wanted:
-                other_bytes += filter(None, [_fault(partial(check_bytes, sealed), number)])
+            structural += _faults(structure.check, number)
+            if "bytes" in wanted:
+                other_bytes += _faults(partial(check_bytes, sealed), number)
             done += 1
             yield Progress(done, total, "shards")
         if len(structural) == before:
@@ -136,12 +135,11 @@ def _shards(
     return parts
 
 
-def _fault(check: Callable[[int], object], number: int) -> Fault | None:
+def _faults(check: Callable[[int], object], number: int) -> Iterator[Fault]:
     try:
         check(number)
     except (CacheError, StorageError) as error:
-        return error
-    return None
+        yield error
 
 
 def _structure_proof(generations: Sequence[Generation], faults: Sequence[Fault]) -> Proof:

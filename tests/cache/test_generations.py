@@ -154,8 +154,9 @@ def test_the_numbers_of_generations_rise(tmp_path) -> None:
     for number in (2, 11, 999):
         folder = CacheFolder(tmp_path).generation(number)
         build(folder.path, plan, SOME)
-        assert generation_for(tmp_path, plan).path.name == f"{number + 1:03d}"
-    (tmp_path / "generations" / "notes").mkdir()
+        assert generation_for(tmp_path, make_plan(MORE)).path.name == f"{number + 1:03d}"
+    for name in ("notes", "2", "0011", "7"):
+        (tmp_path / "generations" / name).mkdir()
     assert [each.path.name for each in generation_folders(tmp_path)] == ["002", "011", "999"]
     build(CacheFolder(tmp_path).generation(1000).path, make_plan(SOME), SOME)
     assert generation_folders(tmp_path)[-1].path.name == "1000"
@@ -166,7 +167,8 @@ def test_a_generation_that_was_begun_goes_on_and_another_gets_a_number_of_its_ow
     begin(CacheFolder(tmp_path).generation(1).path, make_plan(SOME))
     build(CacheFolder(tmp_path).generation(2).path, make_plan(MORE), MORE)
     assert generation_for(tmp_path, make_plan(SOME)).path.name == "001"
-    assert generation_for(tmp_path, make_plan(MORE)).path.name == "003"
+    assert generation_for(tmp_path, make_plan(MORE)).path.name == "002"
+    assert generation_for(tmp_path, make_plan(KEYS)).path.name == "003"
 
 
 @pytest.mark.contract

@@ -1,5 +1,6 @@
 import pytest
 
+from ldkit.cache.folder import CacheFolder
 from ldkit.cache.format import Wanted
 from ldkit.cache.generations import read_generations
 from ldkit.cache.held import missing_views
@@ -42,3 +43,12 @@ def test_views_that_lack_a_group_are_told_before_anything_is_read(tmp_path) -> N
     )
     reader.require_keys(MORE)
     CacheReader.open_(tmp_path, Wanted(make_coverage(), frozenset())).require_keys(KEYS)
+
+
+@pytest.mark.contract
+def test_a_group_is_checked_though_shards_of_another_are_not_here(tmp_path) -> None:
+    build_all(tmp_path, (SOME, make_plan(SOME)), (MORE, make_plan(MORE, held=["vlr"])))
+    wanted = Wanted(make_coverage(["vlr"]), frozenset())
+    CacheFolder(tmp_path).shard(0).unlink()
+    with pytest.raises(CacheCoverage, match="holds no rows of vlr for 7 of 12 views"):
+        CacheReader.open_(tmp_path, wanted).require_keys(KEYS)

@@ -41,7 +41,7 @@ def in_shards(plan: Plan, views_per_shard: int) -> Plan:
 def pruned(path: Path, names: Sequence[str], out: Path, views_per_shard: int = 4) -> list[int]:
     kept = Kept.of(path, names)
     rows = dict.fromkeys(("main", "vlr", "imitation", "score", "score_class", "cross"), 1.0)
-    return list(rewrite(kept, in_shards(kept.plan(1e6, rows), views_per_shard), out))
+    return list(rewrite(Copier(kept), in_shards(kept.plan(1e6, rows), views_per_shard), out))
 
 
 @pytest.mark.law
@@ -102,10 +102,10 @@ def test_a_rewriting_that_was_stopped_goes_on(tmp_path) -> None:
     pruned(tmp_path / "all", ["main"], tmp_path / "whole")
     kept = Kept.of(tmp_path / "all", ["main"])
     plan = in_shards(kept.plan(1e6, {"main": 1.0}), 4)
-    job = rewrite(kept, plan, tmp_path / "few")
+    job = rewrite(Copier(kept), plan, tmp_path / "few")
     assert next(job) == 4
     job.close()
-    assert list(rewrite(kept, plan, tmp_path / "few")) == [8, 12]
+    assert list(rewrite(Copier(kept), plan, tmp_path / "few")) == [8, 12]
     assert digests(tmp_path / "few") == digests(tmp_path / "whole")
 
 

@@ -47,6 +47,15 @@ def test_every_view_is_found_at_its_place_and_no_other_key_is(built) -> None:
 
 
 @pytest.mark.law
+def test_views_of_an_image_may_be_left_out(tmp_path) -> None:
+    some = [key for number, key in enumerate(KEYS) if number not in (1, 3, 4, 8)]
+    plan = make_plan(some, views_per_shard=15)
+    shard = Shard(CacheFolder(tmp_path), build(tmp_path, plan, some).receipts[0], plan)
+    found = {key: shard.find(key) for key in KEYS}
+    assert found == {key: some.index(key) if key in some else None for key in KEYS}
+
+
+@pytest.mark.law
 @pytest.mark.parametrize(
     "name",
     ["main.location", "vlr.gt_index", "imitation.location", "score.location", "score_class.row"],

@@ -16,9 +16,11 @@ from ldkit.cache.folder import CacheFolder
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.remote import Remote
 from ldkit.cache.store import Store, fetch, hold, local, most_open, origin_of
+from ldkit.cache.verify import leftovers, read_sealed
 from ldkit.errors import CacheCorrupt, CacheIncomplete, StorageError, UsageError
 from tests.cache.flaky import changed, flaky, lost, truncated
 from tests.cache.synthetic import build, make_batch, make_keys, make_plan
+from tests.cache.test_generations import build_all
 from tests.system_calls import HOST
 
 __all__ = ["flaky"]
@@ -147,6 +149,19 @@ def test_the_least_recently_used_shards_make_room(mirror, built, monkeypatch) ->
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.law
+def test_a_cache_of_ones_own_that_stands_in_the_store_is_not_evicted(
+    mirror, built, root, monkeypatch
+) -> None:
+    build(root / "mine", PLAN, KEYS)
+    limited = small(built, 1.5)
+    monkeypatch.setattr(Store, "of_user", lambda: limited)
+    for number in range(SHARDS):
+        fetch(mirror.shard(number))
+    assert here(CacheFolder(root / "mine")) == [0, 1, 2]
+    assert here(mirror) == [2]
+
+
 @pytest.mark.law
 def test_an_open_shard_is_not_evicted_by_any_process(mirror) -> None:
     handle = hold(mirror.shard(0))
@@ -326,3 +341,13 @@ def test_a_copy_that_is_damaged_is_told_with_the_way_to_another(mirror, built) -
     )
     mirror.shard(0).unlink()
     assert CacheReader.open_(mirror.path).view(KEYS[0]) == CacheReader.open_(built).view(KEYS[0])
+
+
+@pytest.mark.contract
+def test_what_the_store_adds_to_a_mirror_is_no_leftover(tmp_path, root) -> None:  # noqa: ARG001
+    cache = tmp_path / "cache"
+    build_all(cache, (KEYS[:6], make_plan(KEYS[:6])), (KEYS[6:], make_plan(KEYS[6:])))
+    mirror = local(f"file://{cache}")
+    CacheReader.open_(mirror).lookup(make_batch(KEYS))
+    assert len(list(mirror.rglob("*.lock"))) > 1
+    assert leftovers(read_sealed(mirror)) == []

@@ -21,6 +21,16 @@ def test_bench_tells_people_and_machines_how_fast_a_cache_is_read(ldkit: Shell) 
 
 
 @pytest.mark.contract
+def test_bench_reads_a_cache_at_a_url(
+    home: Path, ldkit: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "store"))
+    url = f"file://{home.resolve() / 'caches' / 'tiny'}"
+    said = ldkit("bench", "cache", url, "--rounds", "1", "--json")
+    assert json.loads(said.out)["cache"] == url
+
+
+@pytest.mark.contract
 def test_bench_of_no_cache_ends_with_the_way_out(ldkit: Shell, tmp_path: Path) -> None:
     said = ldkit("bench", "cache", str(tmp_path / "none"))
     assert said.code == 4

@@ -217,3 +217,19 @@ def test_what_fails_at_the_second_attempt_reaches_the_caller(
     monkeypatch.setattr(writer, "write_shard", full)
     with pytest.raises(StorageError, match="No space left on device"):
         write(order, first)
+
+
+@pytest.mark.law
+def test_a_shard_that_memory_ran_out_for_is_written_when_it_is_tried_again(
+    order: build_cache.Order, answers: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard, left = writer.write_shard, iter(range(1))
+
+    def failing(*given: object) -> object:
+        if next(left, None) is not None:
+            raise MemoryError
+        return write_shard(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writer, "write_shard", failing)
+    write(order, answers)
+    assert not missing_shards(CacheFolder(order.folder), order.plan)

@@ -190,6 +190,20 @@ def test_several_processes_share_an_extension(world: World, tmp_path: Path) -> N
     assert len(CacheReader.open_(shared).generations) == 3
 
 
+@pytest.mark.law
+def test_two_builders_of_an_extension_add_nothing_twice(world: World, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    build(world.student(*ONE, SOME, cache=cache))
+    recipe = world.student("cache.vlr={}", *ONE, cache=cache)
+    slow = cache_extend.run(recipe, device="cpu", share=WHOLE)
+    until(slow, lambda message: isinstance(message, Note) and "Adding" in message.text)
+    assert extend(recipe)
+    before = snapshot(cache)
+    assert finish(slow)
+    assert snapshot(cache) == before
+    assert len(CacheReader.open_(cache).generations) == 3
+
+
 @pytest.mark.contract
 def test_images_whose_boxes_have_changed_are_refused(world: World, tmp_path: Path) -> None:
     cache = tmp_path / "cache"

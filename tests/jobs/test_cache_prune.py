@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ldkit.cache.shard import Shard
 from ldkit.errors import UsageError
 from ldkit.jobs import build_cache, cache_prune
 from ldkit.jobs.facts import Fact
+from tests.cache.synthetic import build, make_keys, make_plan
 from tests.jobs.conftest import World
 from tests.jobs.tiny import EVERY_TERM, finish, snapshot
 
@@ -35,6 +38,21 @@ def test_a_pruned_cache_is_the_one_that_a_build_without_the_other_groups_makes(
                 each.stat().st_size for each in (tmp_path / "all").rglob("*.safetensors")
             ),
         }
+
+
+@pytest.mark.contract
+def test_each_shard_is_proved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = make_keys(6)
+    build(tmp_path / "all", make_plan(keys, held=["vlr"]), keys)
+    proved, prove = [], Shard._prove
+
+    def noting(shard: Shard, *given: Any) -> None:
+        proved.append(shard.path.name)
+        prove(shard, *given)
+
+    monkeypatch.setattr(Shard, "_prove", noting)
+    finish(cache_prune.run(tmp_path / "all", ["main"], tmp_path / "few"))
+    assert sorted(proved) == [f"00000{number}.safetensors" for number in range(3)]
 
 
 @pytest.mark.contract

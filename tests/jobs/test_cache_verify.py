@@ -270,6 +270,7 @@ def test_what_was_not_reached_says_so(world: World, cache: Path) -> None:
     CacheFolder(cache).shard(0).unlink()
     found = report(cache, "teacher", everything(world, cache))
     assert value(found, "structure")["proved"] is False
+    assert value(found, "bytes")["proved"] is False
     assert text(found, "pixels") == text(found, "teacher") == "not reached"
     assert value(found, "teacher")["proved"] is None
 
@@ -294,6 +295,18 @@ def test_another_image_is_found_by_its_pixels(world: World, cache: Path, tmp_pat
     assert isinstance(found.error, CacheMismatch)
     assert "image 3, view 0 is not the picture the teacher saw" in found.error.message
     assert text(found, "pixels") == "FAILED: 2 of 20 views"
+
+
+@pytest.mark.contract
+def test_every_view_of_a_batch_that_is_another_counts(world: World, cache: Path) -> None:
+    def change(columns: forgery.Arrays) -> None:
+        offsets = columns["vlr.offsets"]
+        rows = offsets[:-1][np.diff(offsets) > 0][:3]
+        columns["vlr.gt_index"][rows] = 77
+
+    forgery.forge_columns(cache, 0, change)
+    found = report(cache, recipe=everything(world, cache))
+    assert text(found, "pixels") == "FAILED: 3 of 20 views"
 
 
 @pytest.mark.contract
