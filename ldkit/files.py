@@ -22,8 +22,10 @@ FOREIGN_SECONDS = 24 * 3600
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the place of `path`, durably.
+
+    With `keep`, what is at `path` by then stays: of several writers the first one counts.
 
     Raises:
         StorageError: The disk is full, the folder cannot be written, or `path` is a folder.
@@ -41,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)  # of a killed process of this number: it may be a link
         yield temporary
         _sync(temporary)
-        temporary.replace(path)
+        _put(temporary, path, keep=keep)
         _sync(path.parent)
     except OSError as error:
         raise StorageError(
@@ -103,6 +105,18 @@ def _make_folder(path: Path) -> None:
     _sync(path.parent)
 
 
+def _put(temporary: Path, path: Path, *, keep: bool) -> None:
+    if not keep:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        temporary.replace(path)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -117,9 +131,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content`, atomically."""
-    with replacing(path) as temporary:
+def write_bytes(path: Path, content: bytes, *, keep: bool = False) -> None:
+    """Write `content`, atomically; with `keep` only where no other file is by then."""
+    with replacing(path, keep=keep) as temporary:
         temporary.write_bytes(content)
 
 

@@ -82,3 +82,21 @@ def test_only_files_of_dead_writers_are_abandoned(tmp_path: Path) -> None:
     long_ago = time.time() - FOREIGN_SECONDS - 60
     os.utime(old, (long_ago, long_ago))
     assert set(abandoned(tmp_path)) == {gone, old}
+
+
+@pytest.mark.law
+@pytest.mark.parametrize("has_links", [True, False])
+def test_of_several_writers_that_keep_the_first_one_counts(
+    has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError("no links here")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", none)
+    write_bytes(tmp_path / "file", b"first", keep=True)
+    assert (tmp_path / "file").read_bytes() == b"first"
+    if has_links:
+        write_bytes(tmp_path / "file", b"second", keep=True)
+        assert (tmp_path / "file").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,6 +1,8 @@
 """The folder of a cache: what stands where, and which shards are still missing."""
 
+import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +77,7 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
     A file of more than `limit` bytes is refused.
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_file(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             content = file.read(size) if limit is None or size <= limit else None
     except FileNotFoundError as error:
@@ -86,6 +88,19 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         message = f"has {size} bytes; no document has more than {limit}."
         raise CacheCorrupt(message, where=str(path), hint=REBUILD)
     return content
+
+
+def open_file(path: Path) -> int:
+    """Return a new descriptor of a file, for reading; a pipe or a device is not waited for.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return handle
 
 
 def file_size(path: Path) -> int | None:

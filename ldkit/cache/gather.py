@@ -78,7 +78,7 @@ class Gatherer:
         for shard, first, last in runs:
             begin, end = end, end + last - first
             shard.read_rows(
-                self._handles.of(shard.file),
+                self._handles.of(shard.file, shard.admit),
                 first,
                 [(name, memory[begin * width : end * width]) for name, width, memory in into],
             )

@@ -25,6 +25,7 @@ from ldkit.cache.folder import (
     incomplete,
     read_document,
     read_file,
+    unreadable,
 )
 from ldkit.cache.format import Plan
 from ldkit.cache.receipts import Manifest
@@ -81,13 +82,20 @@ def read_generation(folder: CacheFolder) -> Generation:
 
 
 def generation_folders(path: Path) -> list[CacheFolder]:
-    """Return the folders of a cache's generations, sealed or not, oldest first."""
+    """Return the folders of a cache's generations, sealed or not, oldest first.
+
+    Raises:
+        StorageError: They cannot be listed.
+    """
     below = CacheFolder(path).generations
-    if not below.is_dir():
+    try:
+        numbers = sorted(int(each.name) for each in below.iterdir() if each.name.isdecimal())
+        folders = [CacheFolder(path).generation(number) for number in dict.fromkeys(numbers)]
+        return [folder for folder in folders if folder.path.is_dir()]  # 1 or 0001 is none
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    numbers = sorted(int(each.name) for each in below.iterdir() if each.name.isdecimal())
-    folders = [CacheFolder(path).generation(number) for number in dict.fromkeys(numbers)]
-    return [folder for folder in folders if folder.path.is_dir()]  # 1 or 0001 is none
+    except OSError as error:
+        raise unreadable(below, error) from error
 
 
 def generation_for(path: Path, plan: Plan) -> CacheFolder:

@@ -3,6 +3,7 @@
 import os
 import resource
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from ldkit.cache.folder import unreadable
@@ -20,10 +21,13 @@ class Handles:
         self._open: dict[str, int] = {}
         self._finalizer = weakref.finalize(self, _close, self._open)
 
-    def of(self, file: str) -> int:
+    def of(self, file: str, admit: Callable[[int], None]) -> int:
         """Return the descriptor of a shard; opening one may close those opened longest ago.
 
+        `admit` checks a new one: the file may be another than the one that was proved.
+
         Raises:
+            CacheCorrupt: It is another, and not what was written.
             StorageError: The file cannot be opened, or fetched where it is one of a mirror.
         """
         handle = self._open.get(file)
@@ -32,7 +36,13 @@ class Handles:
             limit = min(self._limit, most_open(path) or self._limit)
             while len(self._open) >= limit:
                 os.close(self._open.pop(next(iter(self._open))))
-            handle = self._open[file] = _open(path)
+            handle = _open(path)
+            try:
+                admit(handle)
+            except BaseException:
+                os.close(handle)
+                raise
+            self._open[file] = handle
         return handle
 
     def close(self) -> None:

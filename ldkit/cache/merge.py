@@ -16,7 +16,7 @@ from ldkit.cache.format import Plan
 from ldkit.cache.generations import Generation, fingerprint, read_generations, stored_keys
 from ldkit.cache.verify import check_bytes
 from ldkit.errors import CacheMismatch, UsageError
-from ldkit.files import replacing, write_bytes
+from ldkit.files import abandoned, replacing, write_bytes
 from ldkit.structures import ViewKey
 
 
@@ -79,6 +79,8 @@ def merge(parts: Sequence[Generation], out: Path) -> Iterator[int]:
                 write_bytes(target.receipt(number), receipt.to_bytes())
             done += receipt.bytes
             yield done
+        for stale in (*abandoned(target.path), *abandoned(target.shards)):
+            stale.unlink(missing_ok=True)
         write_bytes(target.manifest, part.manifest.to_bytes())
 
 
@@ -86,7 +88,7 @@ def _link(source: Path, target: Path) -> None:
     """Let a file stand at a second place, without a second copy where the disk can do that."""
     with replacing(target) as temporary:
         try:
-            os.link(source, temporary)
+            os.link(source.resolve(), temporary)
         except OSError:  # another disk, or a file system without links
             shutil.copyfile(source, temporary)
 

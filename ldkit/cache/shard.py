@@ -58,7 +58,7 @@ class Shard:
         self.path = folder.shard(receipt.shard)
         self.file = str(self.path)
         self._folder = folder
-        self._number = receipt.shard
+        self._receipt = receipt
         try:
             with os.fdopen(hold(self.path), "rb") as file:
                 self._prove(file, receipt)
@@ -131,9 +131,19 @@ class Shard:
             if count != len(memory):
                 raise self.corrupt("was truncated while it was being read.")
 
+    def admit(self, handle: int) -> None:
+        """Check a handle opened since: another file than the one that was proved is proved anew.
+
+        Raises:
+            CacheCorrupt: The shard was replaced by another.
+        """
+        if _identity(handle) != self._proved:
+            with os.fdopen(handle, "rb", closefd=False) as file:
+                self._prove(file, self._receipt)
+
     def corrupt(self, message: str) -> CacheCorrupt:
         """Return the error for this shard, with the way to rebuild it, or fetch it, alone."""
-        return corrupt_shard(self._folder, self._number, message)
+        return corrupt_shard(self._folder, self._receipt.shard, message)
 
     def _prove(self, file: BufferedReader, receipt: Receipt) -> None:
         size = os.fstat(file.fileno()).st_size
@@ -145,6 +155,7 @@ class Shard:
                 f"is not what was written.\n  expected sha256 {receipt.sha256}\n"
                 f"  found           {found}"
             )
+        self._proved = _identity(file.fileno())
 
     def _find_columns(
         self, file: BufferedReader, receipt: Receipt, plan: Plan
@@ -198,6 +209,11 @@ def entries(receipt: Receipt, plan: Plan) -> dict[Column, int]:
         counts[group.offsets] = receipt.views + 1
         counts |= dict.fromkeys(group.columns, rows[group.name])
     return counts
+
+
+def _identity(handle: int) -> tuple[int, int, int]:
+    found = os.fstat(handle)
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _rises(offsets: Sequence[int], rows: int) -> bool:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ldkit.cache.folder import CacheFolder, read_document
+from ldkit.cache.folder import CacheFolder, open_file, read_document
 from ldkit.cache.generations import fingerprint
 from ldkit.cache.receipts import Receipt
 from ldkit.cache.remote import Remote, is_url
@@ -32,8 +32,6 @@ LIMIT_VARIABLE = "LDKIT_STORE_GB"
 DEFAULT_LIMIT_GB = 20.0
 NAME_DIGITS = 16
 """Digits of a cache's fingerprint that name its mirror."""
-
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 
 class _Shard(NamedTuple):
@@ -78,7 +76,15 @@ class Store:
             StorageError: It cannot be reached, or the store cannot be written.
         """
         parts = read_remote(remote)
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)  # a URL may hold a password
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)  # a URL may hold a password
+        except OSError as error:
+            raise StorageError(
+                f"could not be made: {error.strerror or error}.",
+                where=str(self.root),
+                hint="It is where shards of URLs are kept. Name a folder that you can write to "
+                "(XDG_CACHE_HOME).",
+            ) from error
         path = self.root / fingerprint(parts)[:NAME_DIGITS]
         for part in (*parts[1:], parts[0]):  # the root's manifest is the last file
             origin = {"url": remote.where(part.folder.path.as_posix()).removesuffix("/.")}
@@ -88,6 +94,8 @@ class Store:
             for receipt in part.manifest.receipts:
                 _write_changed(folder.receipt(receipt.shard), receipt.to_bytes())
             _write_changed(folder.manifest, part.manifest.to_bytes())
+            for stale in (*abandoned(folder.path), *abandoned(folder.shards)):
+                stale.unlink(missing_ok=True)
         return path
 
     def write(self, path: Path, content: bytes) -> None:
@@ -151,11 +159,11 @@ def hold(path: Path) -> int:
         LdkitError: It cannot be fetched.
     """
     if origin_of(path.parents[1]) is None:
-        return os.open(path, _FLAGS)
+        return open_file(path)
     while True:
         fetch(path)
         with suppress(FileNotFoundError):  # evicted since
-            handle = os.open(path, _FLAGS)
+            handle = open_file(path)
             with suppress(OSError):  # a file system without locks: it may be evicted
                 fcntl.flock(handle, fcntl.LOCK_SH)
             return handle
@@ -252,7 +260,7 @@ def _shards(root: Path) -> Iterator[_Shard]:
 def _evict(path: Path) -> bool:
     """Remove a shard that no process holds; return whether it is gone."""
     try:
-        handle = os.open(path, _FLAGS)
+        handle = open_file(path)
     except FileNotFoundError:
         return True
     try:

@@ -32,8 +32,7 @@ def begin(folder: Path, plan: Plan) -> Plan:
     """
     files = CacheFolder(folder)
     if file_size(files.plan) is None:
-        write_bytes(files.plan, plan.to_bytes())
-        return plan
+        write_bytes(files.plan, plan.to_bytes(), keep=True)  # another builder may be first
     begun = read_document(files.plan, Plan)
     require_same_plan(begun, plan, folder)
     return begun

@@ -193,10 +193,13 @@ def _decoding(rows: Sequence[Cost], both: Sequence[Cost], views: int) -> Fact:
     """Return the speed of reading and decoding, and of decoding alone: what it adds."""
     found = _speed(both, views)
     added = median(cost.wall_s for cost in both) - median(cost.wall_s for cost in rows)
-    alone = views / max(added, 1e-9)
+    noise = max(cost.wall_s for cost in rows) - min(cost.wall_s for cost in rows)
     assert isinstance(found.value, dict)
-    value = found.value | {"decoding_views_per_s": round(alone)}
-    return Fact(f"{found.text}; decoding alone {alone:,.0f} views/s", value)
+    if added <= noise:
+        text = f"{found.text}; decoding alone is lost in the noise of reading"
+        return Fact(text, found.value | {"decoding_views_per_s": None})
+    value = found.value | {"decoding_views_per_s": round(views / added)}
+    return Fact(f"{found.text}; decoding alone {views / added:,.0f} views/s", value)
 
 
 def _opening(costs: Sequence[Cost], root: Generation) -> Fact:

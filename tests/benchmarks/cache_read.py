@@ -251,7 +251,7 @@ def _least(batches: Sequence[Boxes], numbers: Tensor) -> Arm:
     def run(_: int) -> None:
         for pieces, rows in batches:
             for file, first, count in pieces:
-                os.preadv(handles.of(file), (memory[:count],), first)
+                os.preadv(handles.of(file, lambda _: None), (memory[:count],), first)
             numbers[:rows].fill_(0)
 
     return run

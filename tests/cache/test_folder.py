@@ -1,7 +1,17 @@
+import os
+
 import pytest
 
-from ldkit.cache.folder import CacheFolder, incomplete, missing_shards, read_receipts
+from ldkit.cache.folder import (
+    CacheFolder,
+    incomplete,
+    missing_shards,
+    open_file,
+    read_file,
+    read_receipts,
+)
 from ldkit.cache.writer import begin, write_shard
+from ldkit.errors import StorageError
 from tests.cache.synthetic import build, make_keys, make_plan, make_rows
 
 KEYS = make_keys(6)
@@ -67,3 +77,14 @@ def test_an_unsealed_cache_is_told_with_counts_and_what_to_run(folder) -> None:
 @pytest.mark.contract
 def test_a_folder_without_a_plan_is_told_to_be_no_cache(tmp_path) -> None:
     assert "holds no plan.json: no cache was begun here" in str(incomplete(CacheFolder(tmp_path)))
+
+
+@pytest.mark.contract
+def test_a_pipe_in_place_of_a_document_or_shard_is_told_and_not_waited_for(folder) -> None:
+    for path in (folder.plan, folder.shard(0)):
+        path.unlink()
+        os.mkfifo(path)
+    with pytest.raises(StorageError, match="it is no regular file"):
+        read_file(folder.plan)
+    with pytest.raises(OSError, match="it is no regular file"):
+        open_file(folder.shard(0))

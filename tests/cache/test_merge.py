@@ -11,7 +11,7 @@ from ldkit.errors import CacheCorrupt, CacheIncomplete, CacheMismatch, UsageErro
 from tests.cache.synthetic import EVERY, SOURCES, build, make_batch, make_keys, make_plan
 from tests.cache.test_generations import digests as snapshot
 from tests.cache.test_reader import assert_equal
-from tests.system_calls import system_calls
+from tests.system_calls import HOST, system_calls
 
 KEYS = make_keys(6)
 PARTS = (KEYS[:3], KEYS[8:], KEYS[3:8])
@@ -161,3 +161,17 @@ def test_a_folder_that_holds_another_cache_is_refused(tmp_path) -> None:
         with pytest.raises(CacheMismatch, match="out: holds another cache"):
             merged(parts, tmp_path / "out")
     assert snapshot(tmp_path / "out") == before
+
+
+@pytest.mark.contract
+def test_shards_that_are_links_are_merged_and_stale_files_go(tmp_path) -> None:
+    paths, out = build_parts(tmp_path)[:2], tmp_path / "out"
+    shard = CacheFolder(paths[0]).shard(0)
+    shard.rename(tmp_path / "elsewhere")
+    shard.symlink_to("../../elsewhere")
+    stale = CacheFolder(out).shards / f".000000.json.{HOST}.{2**22 + 1}.tmp"  # no such process
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    merged(paths, out)
+    assert not stale.exists()
+    assert CacheReader.open_(out).lookup(make_batch(PARTS[0])).main.bbox_logits.isfinite().all()

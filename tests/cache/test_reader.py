@@ -436,3 +436,23 @@ def test_a_copy_sent_to_another_process_carries_neither_files_nor_buffers(cache)
     assert_equal(again.lookup(make_batch(KEYS)), expected)
     assert again.fingerprint == reader.fingerprint
     assert again.path == Path(cache)
+
+
+@pytest.mark.law
+def test_a_shard_that_was_replaced_under_a_reader_is_proved_before_it_is_read(tmp_path) -> None:
+    build(tmp_path, make_plan(KEYS), KEYS)
+    reader, batch = CacheReader.open_(tmp_path), make_batch(KEYS)
+    before = reader.lookup(batch)
+    shard = CacheFolder(tmp_path).shard(0)
+    same, other = shard.read_bytes(), bytearray(shard.read_bytes())
+    other[-1] ^= 1
+    for content in (same, bytes(other)):
+        fresh = shard.with_name("fresh")
+        fresh.write_bytes(content)
+        fresh.replace(shard)
+        assert_equal(reader.lookup(batch), before)  # the file that is open is still the proved one
+        reader.close()
+        if content == same:
+            assert_equal(reader.lookup(batch), before)
+    with pytest.raises(CacheCorrupt, match="is not what was written"):
+        reader.lookup(batch)

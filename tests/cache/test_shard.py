@@ -66,7 +66,7 @@ def test_rows_are_read_where_they_lie(name, built) -> None:
     for position, key in enumerate(KEYS):
         stored = np.empty(offsets[position + 1] - offsets[position], "<u2")
         memory = stored.view(np.uint8).data
-        shard.read_rows(handles.of(shard.file), offsets[position], [(name, memory)])
+        shard.read_rows(handles.of(shard.file, shard.admit), offsets[position], [(name, memory)])
         assert stored.tolist() == make_rows(key, PLAN).columns[name].tolist()
 
 
@@ -116,7 +116,7 @@ def test_a_shard_that_the_system_does_not_let_us_read_is_told(built, damaged) ->
     folder = damaged(b"")
     folder.shard(0).unlink()
     folder.shard(0).mkdir()
-    with pytest.raises(StorageError, match="could not be read: Is a directory"):
+    with pytest.raises(StorageError, match="could not be read: it is no regular file"):
         Shard(folder, built[1], PLAN)
 
 
@@ -180,7 +180,7 @@ def test_a_receipt_that_leaves_out_a_group_is_refused(built) -> None:
 def test_a_shard_cut_while_it_is_open_is_told(built, damaged) -> None:
     folder = damaged(built[0].shard(0).read_bytes())
     shard, handles = Shard(folder, built[1], PLAN), Handles()
-    handle = handles.of(shard.file)
+    handle = handles.of(shard.file, shard.admit)
     os.truncate(shard.path, 100)
     column = PLAN.groups[0].columns[2]
     memory = memoryview(bytearray(column.entry_bytes))

@@ -12,8 +12,8 @@ import torch
 from safetensors.numpy import load_file
 
 from ldkit.cache.content import ViewRows
-from ldkit.cache.folder import CacheFolder, missing_shards
-from ldkit.cache.format import Source
+from ldkit.cache.folder import CacheFolder, missing_shards, read_document
+from ldkit.cache.format import Plan, Source
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.writer import begin, seal, write_shard
 from ldkit.errors import CacheCorrupt, CacheError, CacheIncomplete, CacheMismatch, StorageError
@@ -363,3 +363,13 @@ def test_a_file_where_the_folder_should_be_is_told(tmp_path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(StorageError, match="could not be written"):
         begin(tmp_path / "cache", PLAN)
+
+
+@pytest.mark.law
+def test_of_two_builders_that_begin_at_once_the_first_plan_counts(tmp_path, monkeypatch) -> None:
+    facts = PLAN.sources.data.model_copy(update={"facts": {"path": "elsewhere"}})
+    other = PLAN.model_copy(update={"sources": PLAN.sources.model_copy(update={"data": facts})})
+    begin(tmp_path, PLAN)
+    monkeypatch.setattr("ldkit.cache.writer.file_size", lambda _: None)  # as the second one saw it
+    assert begin(tmp_path, other) == PLAN
+    assert read_document(CacheFolder(tmp_path).plan, Plan) == PLAN

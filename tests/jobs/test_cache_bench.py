@@ -2,7 +2,8 @@ import pytest
 
 from ldkit.cli.progress import show
 from ldkit.errors import CacheIncomplete
-from ldkit.jobs.cache_bench import bench
+from ldkit.jobs.cache_bench import _decoding, bench
+from ldkit.jobs.cost import Cost
 from ldkit.jobs.facts import Fact, as_json
 from tests.cache.synthetic import EVERY, build, make_keys, make_plan
 from tests.cache.test_handles import linux
@@ -48,6 +49,16 @@ def test_speeds_are_told_in_words(tmp_path) -> None:
     assert " of the pages were still in memory; " in facts["main cold shuffled"].text
     assert isinstance(facts["first use"], Fact)
     assert facts["first use"].text.endswith(" for all, once in each process")
+
+
+@pytest.mark.contract
+def test_decoding_that_is_lost_in_the_noise_of_reading_has_no_speed() -> None:
+    reading = [Cost(wall_s=seconds, cpu_s=seconds, faults=0, read_bytes=0) for seconds in (1, 2, 3)]
+    both = [cost._replace(wall_s=cost.wall_s + 1.5) for cost in reading]
+    noisy, clear = _decoding(reading, both, 10), _decoding(reading[:1], both[:1], 10)
+    assert noisy.text.endswith("decoding alone is lost in the noise of reading")
+    assert noisy.value == {"views_per_s": 3, "views_per_cpu_s": 5, "decoding_views_per_s": None}
+    assert clear.text.endswith("decoding alone 7 views/s")
 
 
 @linux
