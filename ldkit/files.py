@@ -137,6 +137,14 @@ def write_bytes(path: Path, content: bytes, *, keep: bool = False) -> None:
         temporary.write_bytes(content)
 
 
+def write_changed(path: Path, content: bytes) -> None:
+    """Write a small file, unless it has this content: then its folder may be read-only."""
+    with suppress(FileNotFoundError):
+        if path.read_bytes() == content:
+            return
+    write_bytes(path, content)
+
+
 def canonical_json(value: object) -> str:
     """Return JSON with sorted keys and no spaces: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

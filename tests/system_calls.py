@@ -13,9 +13,9 @@ HOST = platform.node().replace(".", "-")
 
 @contextmanager
 def system_calls(folder: Path) -> Iterator[list[str]]:
-    """Record what is synced, renamed and made below a folder, in order."""
+    """Record what is synced, renamed, linked and made below a folder, in order."""
     calls: list[str] = []
-    sync, replace, make = os.fsync, os.replace, os.mkdir
+    sync, replace, make, tie = os.fsync, os.replace, os.mkdir, os.link
 
     def name(path: object) -> str:
         text = os.path.relpath(str(path), folder)
@@ -29,6 +29,10 @@ def system_calls(folder: Path) -> Iterator[list[str]]:
         replace(source, target, **how)  # type: ignore[call-overload]
         calls.append(f"rename {name(source)} {name(target)}")
 
+    def linked(source: object, target: object) -> None:
+        tie(source, target)  # type: ignore[arg-type]
+        calls.append(f"link {name(source)} {name(target)}")
+
     def made(path: object, mode: int = 0o777) -> None:
         make(path, mode)  # type: ignore[arg-type]
         calls.append(f"make {name(path)}")
@@ -37,5 +41,6 @@ def system_calls(folder: Path) -> Iterator[list[str]]:
         patch.setattr(os, "fsync", synced)
         patch.setattr(os, "replace", renamed)
         patch.setattr(os, "rename", renamed)
+        patch.setattr(os, "link", linked)
         patch.setattr(os, "mkdir", made)
         yield calls

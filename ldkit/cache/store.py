@@ -26,7 +26,7 @@ from ldkit.cache.receipts import Receipt
 from ldkit.cache.remote import Remote, is_url
 from ldkit.cache.remote_cache import read_remote
 from ldkit.errors import CacheCorrupt, StorageError, UsageError
-from ldkit.files import abandoned, write_bytes
+from ldkit.files import abandoned, write_bytes, write_changed
 
 LIMIT_VARIABLE = "LDKIT_STORE_GB"
 DEFAULT_LIMIT_GB = 20.0
@@ -89,11 +89,11 @@ class Store:
         for part in (*parts[1:], parts[0]):  # the root's manifest is the last file
             origin = {"url": remote.where(part.folder.path.as_posix()).removesuffix("/.")}
             folder = CacheFolder(path / part.folder.path)
-            _write_changed(folder.path / "origin.json", json.dumps(origin).encode())
-            _write_changed(folder.plan, part.plan.to_bytes())
+            write_changed(folder.path / "origin.json", json.dumps(origin).encode())
+            write_changed(folder.plan, part.plan.to_bytes())
             for receipt in part.manifest.receipts:
-                _write_changed(folder.receipt(receipt.shard), receipt.to_bytes())
-            _write_changed(folder.manifest, part.manifest.to_bytes())
+                write_changed(folder.receipt(receipt.shard), receipt.to_bytes())
+            write_changed(folder.manifest, part.manifest.to_bytes())
             for stale in (*abandoned(folder.path), *abandoned(folder.shards)):
                 stale.unlink(missing_ok=True)
         return path
@@ -207,14 +207,6 @@ def fetch(path: Path) -> None:
                 f"({LIMIT_VARIABLE}), or move it to another disk (XDG_CACHE_HOME)."
             )
             raise
-
-
-def _write_changed(path: Path, content: bytes) -> None:
-    """Write a small file, unless it has this content."""
-    with suppress(FileNotFoundError):
-        if path.read_bytes() == content:
-            return
-    write_bytes(path, content)
 
 
 @lru_cache(maxsize=256)  # asked whenever a shard is opened, and resolving takes longer than that

@@ -16,7 +16,7 @@ from ldkit.cache.folder import CacheFolder, file_size, incomplete, read_document
 from ldkit.cache.format import Plan, keys_digest
 from ldkit.cache.receipts import Manifest, Receipt, RowCounts
 from ldkit.errors import StorageError
-from ldkit.files import abandoned, canonical_json, write_bytes
+from ldkit.files import abandoned, canonical_json, write_bytes, write_changed
 from ldkit.structures import ViewKey
 
 
@@ -124,7 +124,7 @@ def seal(folder: Path, plan: Plan, keys: Sequence[ViewKey]) -> Manifest:
     )
     for stale in (*abandoned(folder), *abandoned(files.shards)):
         _remove(stale)
-    write_bytes(files.manifest, manifest.to_bytes())
+    write_changed(files.manifest, manifest.to_bytes())
     return manifest
 
 

@@ -9,7 +9,7 @@ from ldkit.cache.generations import fingerprint, read_generations
 from ldkit.cache.info import CacheInfo, all_info
 from ldkit.cache.store import local
 from ldkit.files import short
-from ldkit.jobs.cache_rows import covered, groups, rows_per_view
+from ldkit.jobs.cache_rows import covered, distinct_views, groups, rows_per_view
 from ldkit.jobs.facts import Fact, Facts, aligned, plural, share, size
 
 
@@ -24,10 +24,11 @@ def facts(place: Path | str) -> Facts:
     root, sealed = parts[0], [part for part in parts if part.is_sealed]
     plan, sources = root.plan, root.plan.sources
     known = fingerprint(read_generations(folder)) if root.is_sealed else None
+    views = distinct_views(sealed)
     found: dict[str, str | Fact] = {
         "cache": str(place),
-        "state": _state(root, known),
-        "views": share(root.views, plan.keys.count),
+        "state": _state(sealed or [root], known),
+        "views": share(root.views, plan.keys.count) if views is None else share(views, views),
     }
     if len(parts) > 1:
         found["generations"] = _generations(parts)
@@ -89,17 +90,18 @@ def size_beside_dense(found: CacheInfo) -> Fact:
     return Fact(f"{size(found.bytes)} ({dense})", value)
 
 
-def _state(found: CacheInfo, known: str | None) -> Fact:
+def _state(parts: Sequence[CacheInfo], known: str | None) -> Fact:
+    done = sum(part.shards for part in parts)
+    planned = sum(part.plan.shards for part in parts)
     value = {
-        "sealed": found.is_sealed,
-        "shards": found.shards,
-        "planned_shards": found.plan.shards,
+        "sealed": known is not None,
+        "shards": done,
+        "planned_shards": planned,
         "fingerprint": known,
     }
     if known is None:
-        return Fact(f"not sealed: {found.shards:,} of {plural(found.plan.shards, 'shard')}", value)
-    shards = plural(found.shards, "shard")
-    return Fact(f"sealed, {shards}, fingerprint {short(known)}", value)
+        return Fact(f"not sealed: {done:,} of {plural(planned, 'shard')}", value)
+    return Fact(f"sealed, {plural(done, 'shard')}, fingerprint {short(known)}", value)
 
 
 def _columns(parts: Sequence[CacheInfo]) -> Fact:

@@ -17,7 +17,7 @@ from ldkit.jobs import assemble, coverage, sources
 from ldkit.jobs.build_cache import load_teacher
 from ldkit.jobs.cache_build_memory import part_of
 from ldkit.jobs.canvases import canvas_batches
-from ldkit.jobs.facts import aligned, plural
+from ldkit.jobs.facts import plural, table
 from ldkit.jobs.material import Material
 from ldkit.jobs.progress import Message, Progress
 from ldkit.jobs.teacher_rows import rows_of_group
@@ -172,11 +172,11 @@ def _teacher_proof(cache: Path, found: Comparison, views: int) -> Proof:
         "gaps": {name: vars(gap) for name, gap in found.gaps.items()},
         "rows on one side": strays,
     }
-    told = {
-        name: f"{gap.largest:.2g}" + (f" ({gap.bins:.2g} bins)" if gap.bins else "")
+    told = [
+        [name, f"{gap.largest:.2g}", f"{gap.bins:.2g} bins" if gap.bins else ""]
         for name, gap in found.gaps.items()
-    }
-    text = f"{plural(views, 'view')} asked again; largest differences:\n{aligned(told)}"
+    ]
+    text = f"{plural(views, 'view')} asked again; largest differences:\n{table(told)}"
     if found.agrees:
         return Proof(text, value)
     lines = [f"  {count:,} rows of {name} on one side only" for name, count in strays.items()]

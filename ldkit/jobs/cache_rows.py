@@ -39,7 +39,18 @@ def groups(parts: Sequence[CacheInfo]) -> Fact:
         mean = rows / views if views else 0.0
         lines.append([name, f"{rows:,}", f"{mean:,.1f}", size(count)])
         values[name] = {"rows": rows, "rows_per_view": round(mean, 3), "bytes": count}
-    return Fact(table(lines), values)
+    text, distinct = table(lines), distinct_views(parts)
+    if distinct is not None and sum(part.views for part in parts) > distinct:
+        text += "\nRows of views that two parts store count twice."
+    return Fact(text, values)
+
+
+def distinct_views(parts: Sequence[CacheInfo]) -> int | None:
+    """Return how many views there are, one that several parts store once; None: not known."""
+    spreads = [part.spread for part in parts if part.spread is not None]
+    if not spreads or len(spreads) < len(parts):
+        return None
+    return len(np.unique(np.concatenate([each.keys for each in spreads]), axis=0))
 
 
 def rows_per_view(parts: Sequence[CacheInfo]) -> Fact:

@@ -79,3 +79,15 @@ def test_generations_are_listed_with_what_they_add(tmp_path) -> None:
     assert json["size"]["bytes"] == sum(  # type: ignore[index]
         path.stat().st_size for path in tmp_path.rglob("*.safetensors")
     )
+
+
+@pytest.mark.contract
+def test_shards_and_views_of_all_parts_are_told_each_view_once(tmp_path) -> None:
+    vlr = without_classes(make_plan(KEYS, held=["vlr"]))
+    build_all(tmp_path, (KEYS, make_plan(KEYS)), (MORE, make_plan(MORE)), (KEYS, vlr))
+    found, parts = as_json(facts(tmp_path)), all_info(tmp_path)
+    shards = sum(part.shards for part in parts)
+    assert found["views"] == {"count": 18, "of": 18}
+    assert found["state"]["shards"] == found["state"]["planned_shards"] == shards  # type: ignore[index]
+    assert groups(parts).text.endswith("\nRows of views that two parts store count twice.")
+    assert "twice" not in groups(parts[:2]).text
