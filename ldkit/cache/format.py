@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ldkit import __version__
 from ldkit.cache.columns import (
@@ -56,18 +56,22 @@ class Sources(Part):
     """How pixels are made: version of the renderer and its libraries."""
 
 
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+"""Numbers along an axis of a row: one that no row can have is refused before anything is made."""
+
+
 class Axes(Part):
     """What the axes of a row mean."""
 
-    num_bins: PositiveInt
-    num_classes: PositiveInt
+    num_bins: Width
+    num_classes: Width
     strides: tuple[PositiveInt, ...]
     """Pixels, fine levels first."""
     anchor_scale: PositiveFloat
     """Side of an anchor, in strides."""
     bin_width: PositiveFloat
     """Width of a bin, in strides."""
-    channels: PositiveInt | None = None
+    channels: Width | None = None
     """Width of the pyramid and of the head; set where `imitation` or `cross` is stored."""
 
     @property

@@ -8,6 +8,7 @@ What stands there is never written again. A generation counts once it is sealed.
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ldkit.cache.folder import (
     CacheFolder,
     file_size,
     incomplete,
+    open_file,
     read_document,
     read_file,
     unreadable,
@@ -148,9 +150,14 @@ def stored_keys(generation: Generation) -> NDArray[np.int64]:
 
 def _keys_of(shard: Path) -> NDArray[np.int64]:
     try:
+        os.close(open_file(shard))  # a pipe, which would be waited for, is refused
         with safe_open(shard, "numpy") as file:
             columns = [file.get_tensor(f"view.{name}") for name in ("image_id", "index")]
         return np.stack(columns, axis=1).astype(np.int64)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(shard, error) from error
     # The last three: a dtype that NumPy does not have, columns of other shapes.
     except (SafetensorError, AttributeError, TypeError, ValueError) as error:
         raise CacheCorrupt(

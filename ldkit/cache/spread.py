@@ -1,5 +1,6 @@
 """How many rows the views of a cache have, read from keys and offsets alone."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from ldkit.cache.folder import CacheFolder
+from ldkit.cache.folder import CacheFolder, open_file
 from ldkit.cache.format import Plan
 from ldkit.cache.receipts import Receipt
 
@@ -39,6 +40,7 @@ def row_counts(folder: CacheFolder, plan: Plan, receipts: Iterable[Receipt]) -> 
 
 
 def _spread(shard: Path, names: Iterable[str], views: int) -> Spread:
+    os.close(open_file(shard))  # a pipe, which would be waited for, is refused
     with safe_open(shard, "numpy") as file:
         keys = np.stack([file.get_tensor(name) for name in KEY], axis=1).astype(np.int64)
         offsets = {name: file.get_tensor(f"{name}.offsets").astype(np.int64) for name in names}
