@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 .venv/bin/python tests/benchmarks/cache_read.py
 
 A made-up cache with the rows of COCO at 1333x800 (17 bins, box logits in fp16, about 76 rows a
-view, ragged) is built in a temporary folder. All arms read the same random batches: `rows` reads
-the three columns of each view and does nothing else, from known places or by key; `lookup` is what
-a training step calls, so it also finds, compares and checks views and gives float32 tensors on the
-batch's canvas; with `lookup, padded` the canvas is larger than the views, so every location is
-moved.
+view, ragged) is built in a temporary folder. All arms read the same random batches: `rows` gets
+the three columns of each view (one from the file, two that a reader keeps in memory) and does
+nothing else, from known places or by key; `lookup` is what a training step calls, so it also
+finds, compares and checks views and gives float32 tensors on the batch's canvas; with `lookup,
+padded` the canvas is larger than the views, so every location is moved.
 
 With `--vlr ROWS` the cache holds so many VLR rows of a view too, as `--codec` says. Those arms
 leave them alone; arms that read them begin with `both`: the bytes of all columns, the same with box

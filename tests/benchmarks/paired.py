@@ -77,17 +77,19 @@ def spread(twin: Measured) -> float:
     return max(abs(twin.low - 1), abs(twin.high - 1))
 
 
-def verdict(goal: Goal, found: float, noise: float, source: str = "A/A spread") -> str:
+def verdict(goal: Goal, found: float, noise: float | None, source: str = "A/A spread") -> str:
     """Return whether `found` meets the goal; inconclusive where noise exceeds the margin.
 
-    `noise` is relative, and `source` names it; the margin is the distance from the goal in parts
-    of the goal.
+    `noise` is relative, and `source` names it; None: it was measured once. The margin is the
+    distance from the goal in parts of the goal.
     """
     margin = abs(found / goal.most - 1)
-    if noise > margin:
+    answer = "met" if found <= goal.most else "missed"
+    if noise is None:
+        answer += f" (margin {margin:.3f}, measured once)"
+    elif noise > margin:
         answer = f"inconclusive ({source} {noise:.3f} is wider than the margin {margin:.3f})"
     else:
-        answer = "met" if found <= goal.most else "missed"
         answer += f" (margin {margin:.3f}, {source} {noise:.3f})"
     return f"goal: {goal.name} <= {goal.most:g}: {found:.4g}, {answer}"
 
