@@ -165,7 +165,7 @@ class Remote:
 def difference(content: bytes, receipt: Receipt) -> str:
     """Return in what a shard differs from its receipt; empty where it is the same."""
     if len(content) != receipt.bytes:
-        return f"has {len(content)} bytes; its receipt says {receipt.bytes}."
+        return size_difference(len(content), receipt)
     found = hashlib.sha256(content).hexdigest()
     if found == receipt.sha256:
         return ""
@@ -173,6 +173,11 @@ def difference(content: bytes, receipt: Receipt) -> str:
         f"is not what its receipt says.\n  expected sha256 {receipt.sha256}\n"
         f"  found           {found}"
     )
+
+
+def size_difference(found: int, receipt: Receipt) -> str:
+    """Return in what a shard of another size differs from its receipt."""
+    return f"has {found} bytes; its receipt says {receipt.bytes}."
 
 
 def connect(url: str) -> tuple[Any, str]:

@@ -13,7 +13,7 @@ from ldkit.cache.folder import CacheFolder, file_size, read_document, read_file,
 from ldkit.cache.format import Plan
 from ldkit.cache.generations import Generation, fingerprint, read_generations
 from ldkit.cache.receipts import Manifest, Receipt
-from ldkit.cache.remote import Remote, difference, is_url
+from ldkit.cache.remote import Remote, difference, is_url, size_difference
 from ldkit.cache.remote_cache import document_of, read_remote
 from ldkit.errors import CacheCorrupt, CacheMismatch, UsageError
 from ldkit.files import abandoned, write_bytes
@@ -99,16 +99,25 @@ def _pushed(remote: Remote, transfer: _Transfer) -> Iterator[Receipt]:
         remote.remove(target.manifest.as_posix())  # what is no longer whole must not look so
     for receipt in missing:
         file = source.folder.shard(receipt.shard)
-        content = read_file(file)
-        problem = difference(content, receipt)
-        if problem:
-            raise CacheCorrupt(problem, where=str(file), hint="Repair the cache before you push.")
-        remote.write(target.shard(receipt.shard).as_posix(), content)
+        remote.write(target.shard(receipt.shard).as_posix(), _intact(file, receipt))
         remote.write(target.receipt(receipt.shard).as_posix(), receipt.to_bytes())
         yield receipt
     for path, document in ((target.plan, source.plan), (target.manifest, source.manifest)):
         if remote.find(path.as_posix()) != document.to_bytes():
             remote.write(path.as_posix(), document.to_bytes())
+
+
+def _intact(file: Path, receipt: Receipt) -> bytes:
+    """Return the content of a shard, which is what its receipt says; another size is not read."""
+    found = file_size(file)
+    if found is None or found == receipt.bytes:
+        content = read_file(file)
+        problem = difference(content, receipt)
+        if not problem:
+            return content
+    else:
+        problem = size_difference(found, receipt)
+    raise CacheCorrupt(problem, where=str(file), hint="Repair the cache before you push.")
 
 
 def _pulled(remote: Remote, transfer: _Transfer) -> Iterator[Receipt]:

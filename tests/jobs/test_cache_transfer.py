@@ -195,6 +195,17 @@ def test_a_damaged_shard_is_not_pushed(built, same_size: bool) -> None:
 
 
 @pytest.mark.contract
+@pytest.mark.usefixtures("flaky")
+def test_a_shard_too_large_for_memory_is_refused_unread(built) -> None:
+    os.truncate(CacheFolder(built).shard(1), 1 << 40)
+    told = rf"000001\.safetensors: has {1 << 40} bytes; its receipt says \d+\."
+    with pytest.raises(CacheCorrupt, match=told) as caught:
+        list(push(built, URL))
+    assert caught.value.hint == "Repair the cache before you push."
+    assert "shards/000001.safetensors" not in there()
+
+
+@pytest.mark.contract
 def test_a_path_is_no_url(built, tmp_path) -> None:
     with pytest.raises(UsageError, match="is no URL") as caught:
         list(push(built, str(tmp_path / "far")))
