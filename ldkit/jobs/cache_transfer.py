@@ -50,7 +50,7 @@ def push(path: Path, url: str) -> Generator[Message, None, Facts]:
         for receipt in _pushed(remote, transfer):
             done += receipt.bytes
             yield Progress(done, _all_bytes(transfers), "bytes")
-    return _facts(url, generations, transfers)
+    return _facts(url, generations, "sent", transfers)
 
 
 def pull(url: str, path: Path) -> Generator[Message, None, Facts]:
@@ -78,7 +78,7 @@ def pull(url: str, path: Path) -> Generator[Message, None, Facts]:
         for receipt in _pulled(remote, transfer):
             done += receipt.bytes
             yield Progress(done, _all_bytes(transfers), "bytes")
-    return _facts(str(path), generations, transfers)
+    return _facts(str(path), generations, "received", transfers)
 
 
 def _remote(url: str) -> Remote:
@@ -208,14 +208,16 @@ def _bytes_there(transfers: Sequence[_Transfer]) -> int:
     return _all_bytes(transfers) - missing
 
 
-def _facts(place: str, cache: Sequence[Generation], transfers: Sequence[_Transfer]) -> Facts:
+def _facts(
+    place: str, cache: Sequence[Generation], moved: str, transfers: Sequence[_Transfer]
+) -> Facts:
     sizes = [receipt.bytes for part in cache for receipt in part.manifest.receipts]
-    sent = [receipt.bytes for transfer in transfers for receipt in transfer.missing]
+    missing = [receipt.bytes for transfer in transfers for receipt in transfer.missing]
     return {
         "cache": place,
         "fingerprint": fingerprint(cache),
         "size": _size(sizes),
-        "sent": _size(sent),
+        moved: _size(missing),
     }
 
 

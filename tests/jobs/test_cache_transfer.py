@@ -69,9 +69,16 @@ def test_a_cache_goes_through_a_folder_of_this_machine(built, tmp_path) -> None:
 
 @pytest.mark.contract
 @pytest.mark.usefixtures("flaky")
-def test_progress_is_in_bytes_and_the_result_says_what_was_sent(built) -> None:
+@pytest.mark.parametrize("moved", ["sent", "received"])
+def test_progress_is_in_bytes_and_the_result_says_what_was_moved(
+    built, tmp_path, moved: str
+) -> None:
+    back, told = tmp_path / "back", []
     messages = push(built, URL)
-    told = []
+    if moved == "received":
+        list(messages)
+        messages = pull(URL, back)
+    place = URL if moved == "sent" else str(back)
     while True:
         try:
             told.append(next(messages))
@@ -82,10 +89,10 @@ def test_progress_is_in_bytes_and_the_result_says_what_was_sent(built) -> None:
     assert [message.done for message in told] == sorted(message.done for message in told)
     assert told[-1] == Progress(total, total, "bytes")
     assert facts == {
-        "cache": URL,
+        "cache": place,
         "fingerprint": info(built).fingerprint,
         "size": {"bytes": total, "shards": 3},
-        "sent": {"bytes": total, "shards": 3},
+        moved: {"bytes": total, "shards": 3},
     }
     assert list(push(built, URL)) == [Note(f"{URL} is complete already.")]
 
