@@ -7,6 +7,7 @@ import typer
 
 from ldkit.cli import console, progress
 from ldkit.cli.options import Device, Json, Overrides
+from ldkit.errors import UsageError
 from ldkit.recipe.load import load_recipe
 
 VerifiedBy = Annotated[
@@ -64,19 +65,20 @@ def estimate(
 
 @app.command("merge")
 def merge(
-    paths: Annotated[list[Path], typer.Argument(metavar="A B ...", help="Folders of caches.")],
+    paths: Annotated[list[str], typer.Argument(metavar="A B ...", help="Folders of caches.")],
     out: NewCache,
     as_json: Json = False,
 ) -> None:
     """Put sealed caches of one teacher together whose views differ; they stay as they are."""
     from ldkit.jobs import cache_merge
 
-    console.show_facts(progress.show("merge", cache_merge.run(paths, out)), as_json=as_json)
+    folders = [_folder(path) for path in paths]
+    console.show_facts(progress.show("merge", cache_merge.run(folders, out)), as_json=as_json)
 
 
 @app.command("prune")
 def prune(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a sealed cache.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder of a sealed cache.")],
     keep: Annotated[
         str,
         typer.Option(
@@ -92,20 +94,20 @@ def prune(
     from ldkit.jobs import cache_prune
 
     names = [name.strip() for name in keep.split(",")]
-    facts = progress.show("prune", cache_prune.run(path, names, out))
+    facts = progress.show("prune", cache_prune.run(_folder(path), names, out))
     console.show_facts(facts, as_json=as_json)
 
 
 @app.command("push")
 def push(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of a sealed cache.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Folder of a sealed cache.")],
     url: Annotated[str, typer.Argument(metavar="URL", help="Where to: s3://BUCKET/NAME, ...")],
     as_json: Json = False,
 ) -> None:
     """Copy a sealed cache to a URL; run it again to go on after a stop."""
     from ldkit.jobs import cache_transfer
 
-    facts = progress.show("push", cache_transfer.push(path, url))
+    facts = progress.show("push", cache_transfer.push(_folder(path), url))
     console.show_facts(facts, as_json=as_json)
 
 
@@ -144,3 +146,20 @@ def verify(
     console.show_facts(report.facts, as_json=as_json)
     if report.error is not None:
         raise report.error
+
+
+def _folder(path: str) -> Path:
+    """Return the folder of a cache on this machine; as a path a URL would lose a slash.
+
+    Raises:
+        UsageError: It is a URL.
+    """
+    from ldkit.cache.remote import is_url
+
+    if is_url(path):
+        raise UsageError(
+            "is a URL, where a folder is wanted.",
+            where=path,
+            hint=f"Pull it first (`ldkit cache pull {path} FOLDER`), then name that folder.",
+        )
+    return Path(path)

@@ -121,3 +121,21 @@ def test_an_estimate_is_told_without_a_build(ldkit: Shell) -> None:
     assert re.search(r"^break even +after 2 epochs; a run of 2 saves ", said.out, re.MULTILINE)
     assert json.loads(ldkit(*words, "--json").out)["break_even"]["epochs"] == 2
     assert not Path("new").exists()
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("push", "file:///x/cache", "file:///y"),
+        ("prune", "file:///x/cache", "--keep", "main", "--out", "new"),
+        ("merge", "caches/tiny", "file:///x/cache", "--out", "new"),
+    ],
+)
+def test_a_url_is_no_folder_of_a_cache(ldkit: Shell, words: tuple[str, ...]) -> None:
+    said = ldkit("cache", *words)
+    assert said.code == 2
+    assert "file:///x/cache: is a URL, where a folder is wanted." in said.err
+    assert "ldkit cache pull file:///x/cache FOLDER" in said.err
+    assert not Path("new").exists()
