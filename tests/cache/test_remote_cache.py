@@ -76,6 +76,20 @@ def test_damage_is_told_with_the_document(remote) -> None:
     assert "Push the cache again" in caught.value.hint
 
 
+@pytest.mark.contract
+@pytest.mark.parametrize("pick", [slice(-1), slice(None, None, -1), slice(0)])
+def test_a_manifest_lists_the_shards_of_its_plan(remote, pick: slice) -> None:
+    manifest = read_remote(remote)[0].manifest
+    for receipts in (manifest.receipts[pick], (*manifest.receipts, *manifest.receipts[pick])):
+        if receipts == manifest.receipts:
+            continue
+        changed = manifest.model_copy(update={"receipts": receipts})
+        remote.write("manifest.json", changed.to_bytes())
+        told = r"r101/manifest\.json: does not list the \d+ shards of the plan"
+        with pytest.raises(CacheCorrupt, match=told):
+            read_remote(remote)
+
+
 @pytest.mark.law
 def test_a_mirror_answers_for_all_generations(extended, remote) -> None:
     mirror = local(remote.url)
