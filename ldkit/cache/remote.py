@@ -103,7 +103,12 @@ class Remote:
             problem = difference(content, receipt)
             if not problem:
                 return content
-        raise self.corrupt(name, problem)
+        error = self.corrupt(name, problem)
+        error.hint = (
+            "Push the cache again (`ldkit cache push`) once this file is deleted there: "
+            "a shard of the right size is not sent anew before."
+        )
+        raise error
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the bytes of each file of a folder, by name; of folders in it no true number.

@@ -278,6 +278,21 @@ def test_a_changed_shard_is_not_kept(pushed, tmp_path) -> None:
     assert not list((tmp_path / "back").rglob(".*.tmp"))
 
 
+@pytest.mark.contract
+def test_the_hint_for_a_changed_shard_mends_it(built, tmp_path) -> None:
+    far = tmp_path / "far"
+    list(push(built, f"file://{far}"))
+    shard = CacheFolder(far).shard(1)
+    shard.write_bytes(changed("", shard.read_bytes()))
+    with pytest.raises(CacheCorrupt, match="is not what its receipt says") as caught:
+        list(pull(f"file://{far}", tmp_path / "back"))
+    assert "once this file is deleted there" in caught.value.hint
+    shard.unlink()
+    list(push(built, f"file://{far}"))
+    list(pull(f"file://{far}", tmp_path / "back"))
+    assert snapshot(tmp_path / "back") == snapshot(built)
+
+
 @pytest.mark.law
 @pytest.mark.usefixtures("pushed")
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 6, 9, 12, 15])
