@@ -8,7 +8,8 @@ and `softness_kind` (sharp, faded, blurred, occluded), and the exact box as `tru
 ask whether predicted distributions widen where the picture is ambiguous.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from ldkit.data.document import read_document
 from ldkit.data.scene import REFERENCE_PX, Placed, draw_scene
 from ldkit.data.shape_outlines import CLASSES
-from ldkit.errors import StorageError, UsageError
+from ldkit.errors import DataError, StorageError, UsageError
 from ldkit.files import canonical_json, why_not_written, write_text
 
 LEAST_SIZE_PX = 64
 _SOFT_NOISE = 2.0
 _WORST_NOISE = 0.4
+_SIGNATURE = "Drawn shapes of ldkit"  # so begins the description of each file of annotations
 # lossy, but a third of the bytes of a PNG and ten times as fast; full colour resolution
 _JPEG = [
     cv2.IMWRITE_JPEG_QUALITY,
@@ -44,7 +47,7 @@ def write_shapes(
     label_noise: float = 0.03,
     ambiguous: float = 0.2,
 ) -> None:
-    """Write the data set below `root`; files of the same names are replaced.
+    """Write the data set below `root`, also over one that was drawn there before.
 
     Image i of a split depends on `seed`, the split and i alone. Boxes of the training images
     carry the noise of an annotator: each edge errs by `label_noise` of the object's side
@@ -57,7 +60,8 @@ def write_shapes(
     The annotations are removed first and written last: where they are, the images are complete.
 
     Raises:
-        UsageError: A number is out of its range. Nothing was written.
+        UsageError: A number is out of its range, or annotations that ldkit did not draw are in
+            the way. Nothing was written.
         StorageError: The disk is full or `root` cannot be written.
     """
     _check_least("seed", seed, 0)
@@ -68,6 +72,7 @@ def write_shapes(
     _check_share("ambiguous", ambiguous, 0.5)
     splits = {"train": (train_images, label_noise), "val": (val_images, 0.0)}
     targets = {name: root / "annotations" / f"instances_{name}.json" for name in splits}
+    _check_drawn(targets.values())
     for target in targets.values():
         with _storing(target):
             target.unlink(missing_ok=True)
@@ -121,7 +126,7 @@ def _write_images(
 
 def _info(*, seed: int, size_px: int, label_noise: float, ambiguous: float) -> dict[str, Any]:
     return {
-        "description": "Drawn shapes of ldkit. `area` is the area of the box in pixels times "
+        "description": f"{_SIGNATURE}. `area` is the area of the box in pixels times "
         f"`area_scale`, as if the images were {REFERENCE_PX} pixels wide; edges are in order "
         "left, top, right, bottom.",
         "area_scale": _area_scale(size_px),
@@ -183,6 +188,27 @@ def _storing(path: Path) -> Iterator[None]:
             where=str(path),
             hint="Free space or choose another folder, then run the same command again.",
         ) from error
+
+
+def _check_drawn(targets: Iterable[Path]) -> None:
+    """Refuse to write over annotations that are the user's."""
+    for target in targets:
+        if os.path.lexists(target) and not _is_drawn(target):
+            raise UsageError(
+                "is there already, and ldkit did not draw it.",
+                where=str(target),
+                hint="Nothing was written. Draw in another folder, or move this file away.",
+            )
+
+
+def _is_drawn(path: Path) -> bool:
+    """Return whether these are annotations of drawn shapes; what cannot be read is not."""
+    try:
+        info = read_document(path).get("info") if path.is_file() else None
+    except DataError:
+        return False
+    told = info.get("description") if isinstance(info, dict) else None
+    return isinstance(told, str) and told.startswith(_SIGNATURE)
 
 
 def _check_least(name: str, value: int, least: int) -> None:

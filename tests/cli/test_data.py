@@ -59,3 +59,15 @@ def test_synth_says_what_it_drew_and_where(
     shown = json.loads(ldkit(*words, "--json").out)
     assert shown["training_images"] == {"count": 2, "folder": "drawn/train"}
     assert ldkit("data", "check", "drawn/val", "drawn/annotations/instances_val.json").code == 0
+
+
+@pytest.mark.contract
+@pytest.mark.usefixtures("home")
+def test_synth_leaves_the_annotations_of_a_user(ldkit: Shell) -> None:
+    mine = Path("mine/annotations/instances_train.json")
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"images": [], "annotations": [], "categories": []}')
+    said = ldkit("data", "synth", "mine", "--train", "1", "--val", "1", "--size", "64")
+    assert (said.code, said.out) == (2, "")
+    assert f"{mine}: is there already, and ldkit did not draw it.\n" in said.err
+    assert [path for path in Path("mine").rglob("*") if path.is_file()] == [mine]

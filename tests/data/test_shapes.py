@@ -229,6 +229,52 @@ def test_a_number_out_of_range_is_refused_before_anything_is_written(
 
 
 @pytest.mark.contract
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"info": {"description": "COCO 2017"}, "images": []}',
+        '{"info": {"description": ["Drawn shapes of ldkit"]}}',
+        '{"info": "Drawn shapes of ldkit", "images": []}',
+        '{"images": [], "annotations": []}',
+        '["Drawn shapes of ldkit"]',
+        '{"info": {"description": "Drawn shapes of ldkit',
+        "",
+    ],
+)
+def test_annotations_of_the_user_are_not_drawn_over(tmp_path: Path, split: str, text: str) -> None:
+    write_shapes(tmp_path, seed=0, train_images=1, val_images=1, size_px=64)
+    mine = tmp_path / "annotations" / f"instances_{split}.json"
+    mine.write_text(text, encoding="utf-8")
+    before = contents(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        write_shapes(tmp_path, seed=1, train_images=2, val_images=2, size_px=64)
+    assert str(caught.value) == (
+        f"{mine}: is there already, and ldkit did not draw it.\n"
+        "Nothing was written. Draw in another folder, or move this file away."
+    )
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.contract
+def test_a_link_that_leads_nowhere_is_the_users(tmp_path: Path) -> None:
+    link = tmp_path / "annotations" / "instances_val.json"
+    link.parent.mkdir()
+    link.symlink_to("elsewhere.json")
+    with pytest.raises(UsageError, match=r"instances_val\.json: is there already"):
+        write_shapes(tmp_path, seed=0, train_images=1, val_images=1)
+    assert link.is_symlink()
+    assert not (tmp_path / "train").exists()
+
+
+@pytest.mark.law
+def test_a_drawing_is_drawn_anew_in_its_place(root: Path, tmp_path: Path) -> None:
+    write_shapes(tmp_path, seed=4, train_images=60, val_images=12)
+    write_shapes(tmp_path, seed=3, train_images=60, val_images=12)
+    assert contents(tmp_path) == contents(root)
+
+
+@pytest.mark.contract
 def test_a_file_in_the_place_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "train").write_text("not a folder", encoding="utf-8")
     with pytest.raises(StorageError, match="train is a file, not a folder"):
