@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from ldkit.cache.document import Kind, from_bytes
-from ldkit.cache.folder import CacheFolder
+from ldkit.cache.folder import DOCUMENT_LIMIT, CacheFolder
 from ldkit.cache.format import Plan
 from ldkit.cache.generations import Generation
 from ldkit.cache.receipts import Manifest
@@ -41,6 +41,9 @@ def document_of(remote: Remote, name: str, content: bytes | None, kind: type[Kin
     """
     if content is None:
         raise remote.corrupt(name, "is missing.")
+    if len(content) > DOCUMENT_LIMIT:
+        message = f"is too large; no document has more than {DOCUMENT_LIMIT} bytes."
+        raise remote.corrupt(name, message)
     try:
         return from_bytes(kind, content, remote.where(name))
     except CacheCorrupt as error:

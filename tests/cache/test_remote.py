@@ -1,5 +1,6 @@
 import hashlib
 import importlib.util
+import os
 
 import pytest
 
@@ -104,6 +105,24 @@ def test_other_bytes_are_never_taken_for_the_right_ones() -> None:
         place.proved("shard", receipt)
     assert "Push the cache again" in caught.value.hint
     assert difference(CONTENT, receipt) == ""
+
+
+@pytest.mark.contract
+def test_no_more_is_read_than_may_be_there(tmp_path) -> None:
+    place = Remote(f"file://{tmp_path}")
+    place.write("shard", CONTENT)
+    os.truncate(tmp_path / "shard", 1 << 40)
+    assert place.find("shard", 300) == CONTENT + bytes(101)
+    with pytest.raises(CacheCorrupt, match="shard: has more than the 200 bytes that its receipt"):
+        place.proved("shard", receipt_of(CONTENT))
+
+
+@pytest.mark.contract
+def test_an_empty_file_is_found_where_a_server_has_no_part_of_it(flaky) -> None:
+    place = Remote("flaky://cache")
+    place.write("plan.json", b"")
+    flaky.faults[:] = [lost]
+    assert place.find("plan.json") == b""
 
 
 @pytest.mark.contract

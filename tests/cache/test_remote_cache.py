@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 
+from ldkit.cache import remote_cache
 from ldkit.cache.generations import fingerprint, read_generations
 from ldkit.cache.reader import CacheReader
 from ldkit.cache.remote import Remote
@@ -74,6 +75,13 @@ def test_damage_is_told_with_the_document(remote) -> None:
     with pytest.raises(CacheCorrupt, match=r"002/plan\.json: is missing") as caught:
         read_remote(remote)
     assert "Push the cache again" in caught.value.hint
+
+
+@pytest.mark.contract
+def test_a_document_that_is_too_large_is_refused(remote, monkeypatch) -> None:
+    monkeypatch.setattr(remote_cache, "DOCUMENT_LIMIT", 10)
+    with pytest.raises(CacheCorrupt, match="is too large; no document has more than 10 bytes"):
+        read_remote(remote)
 
 
 @pytest.mark.contract
