@@ -63,6 +63,7 @@ def distill(
     (t2:objective.localization.main.temperature=2;KEY=VALUE), or a recipe (shapes/ld, mine.yaml).
     """
     _check_flags(ablate, seeds, at_once, out)
+    _check_source(cache, online=online)
     flags: Flags = {}
     if teacher is not None:
         flags["teacher.checkpoint"] = ("--teacher", str(teacher))
@@ -119,6 +120,16 @@ def _check_flags(
             "is one file, but --ablate trains several students.",
             where=f"--out {out}",
             hint="Leave it out: each run has its model.pt.",
+        )
+
+
+def _check_source(cache: str | None, *, online: bool) -> None:
+    """Refuse a cache that would not be read."""
+    if online and cache is not None:
+        raise UsageError(
+            "is not read with --online, which asks the teacher itself.",
+            where=f"--cache {cache}",
+            hint="Leave out one of them.",
         )
 
 

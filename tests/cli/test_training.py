@@ -66,3 +66,17 @@ def test_eval_takes_the_newest_finished_run_and_says_so(ldkit: Shell) -> None:
     assert "Written to runs/student/eval/val.json." in said.err
     said = ldkit("eval", "runs/teacher", "--json")
     assert json.loads(said.out)["model"] == "runs/teacher/model.pt"
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--ablate", "main")])
+def test_a_live_teacher_beside_a_cache_is_refused(
+    more: tuple[str, ...], ldkit: Shell, home: Path
+) -> None:
+    said = ldkit(*DISTILL, "--cache", "caches/tiny", "--online", *more)
+    assert (said.code, said.out) == (2, "")
+    assert said.err == (
+        "--cache caches/tiny: is not read with --online, which asks the teacher itself.\n"
+        "Leave out one of them.\n"
+    )
+    assert not (home / "runs").exists()
