@@ -29,8 +29,8 @@ def system_calls(folder: Path) -> Iterator[list[str]]:
         replace(source, target, **how)  # type: ignore[call-overload]
         calls.append(f"rename {name(source)} {name(target)}")
 
-    def linked(source: object, target: object) -> None:
-        tie(source, target)  # type: ignore[arg-type]
+    def linked(source: str | Path, target: str | Path) -> None:
+        tie(source, target)
         calls.append(f"link {name(source)} {name(target)}")
 
     def made(path: object, mode: int = 0o777) -> None:

@@ -175,8 +175,7 @@ def _check_documents(folder: CacheFolder, plan: Plan, manifest: Manifest) -> Non
             where=str(folder.plan),
             hint=REBUILD,
         )
-    numbers = [receipt.shard for receipt in manifest.receipts]
-    if len(numbers) != plan.shards or numbers != list(range(plan.shards)):
+    if not manifest.lists(plan.shards):
         raise CacheCorrupt(
             f"does not list the {plan.shards} shards of the plan.",
             where=str(folder.manifest),

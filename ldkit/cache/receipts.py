@@ -59,3 +59,9 @@ class Manifest(Document):
     bytes: PositiveInt
     views: PositiveInt
     rows: RowCounts
+
+    def lists(self, shards: int) -> bool:
+        """Say whether the receipts are those of so many shards, each once and in order."""
+        return len(self.receipts) == shards and all(
+            receipt.shard == number for number, receipt in enumerate(self.receipts)
+        )

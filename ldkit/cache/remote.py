@@ -78,8 +78,8 @@ class Remote:
                 content: bytes = system.cat_file(path, start=0, end=limit + 1)
             except FileNotFoundError:
                 return None
-            except Exception:
-                if system.size(path) == 0:  # of an empty file, a server has no such part
+            except Exception:  # each kind of server says in its own way that an empty file, as
+                if system.size(path) == 0:  # a stopped push may leave, has no such part
                     return b""
                 raise
             return content[: limit + 1]  # a server may send all

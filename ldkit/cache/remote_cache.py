@@ -74,8 +74,7 @@ def _sealed(remote: Remote, folder: CacheFolder) -> Generation | None:
     plan = document_of(remote, name, remote.find(name), Plan)
     if plan.digest != manifest.plan:
         raise remote.corrupt(name, "is not the plan of manifest.json.")
-    numbers = [receipt.shard for receipt in manifest.receipts]
-    if len(numbers) != plan.shards or numbers != list(range(plan.shards)):
+    if not manifest.lists(plan.shards):
         message = f"does not list the {plan.shards} shards of the plan."
         raise remote.corrupt(folder.manifest.as_posix(), message)
     return Generation(folder, plan, manifest)

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,30 +15,17 @@ from ldkit.cache.reader import CacheReader
 from ldkit.errors import CacheError, CacheMismatch, StorageError
 from ldkit.structures import TeacherRows
 from tests.cache import forgery
+from tests.cache.conftest import KEYS
 from tests.cache.limits import little_memory, soon
-from tests.cache.synthetic import EVERY, build, make_batch, make_keys, make_plan
+from tests.cache.synthetic import make_batch
 from tests.cache.test_verify import verify
 
-KEYS = make_keys(3)
-PLAN = make_plan(KEYS, views_per_shard=4, held=EVERY)
 BATCH = make_batch(KEYS)
 SHARD = 1
 EXTREMES = (0, 1, -1, 2**16, 2**31 - 1, -(2**31), 2**62, 2**63 - 1, -(2**63))
 NUMBERS = (b"-1", b"0", b"4611686018427387904", b"1e999", b"null", b'"x"', b"[[]]", b"0.5", b"true")
 REGIONS = ("length", "header", "views", "offsets", "rows", "anywhere")
 DOCUMENTS = ("plan.json", "manifest.json", "shards/000001.json")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cache")
-    build(path, PLAN, KEYS)
-    return path
-
-
-@pytest.fixture
-def cache(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "cache"))
 
 
 def read(path: Path) -> list[Tensor]:

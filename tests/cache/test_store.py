@@ -344,7 +344,8 @@ def test_a_copy_that_is_damaged_is_told_with_the_way_to_another(mirror, built) -
 
 
 @pytest.mark.contract
-def test_what_the_store_adds_to_a_mirror_is_no_leftover(tmp_path, root) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("root")
+def test_what_the_store_adds_to_a_mirror_is_no_leftover(tmp_path) -> None:
     cache = tmp_path / "cache"
     build_all(cache, (KEYS[:6], make_plan(KEYS[:6])), (KEYS[6:], make_plan(KEYS[6:])))
     mirror = local(f"file://{cache}")

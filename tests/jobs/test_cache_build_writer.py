@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,9 +86,9 @@ def test_all_is_written_by_one_other_thread(
     writers = []
     write_shard = writer.write_shard
 
-    def noting(*given: object) -> object:
+    def noting(*given: Any) -> object:
         writers.append(threading.current_thread())
-        return write_shard(*given)  # type: ignore[arg-type]
+        return write_shard(*given)
 
     monkeypatch.setattr(writer, "write_shard", noting)
     write(order, answers)
@@ -104,9 +105,9 @@ def test_no_more_wait_than_are_allowed(
 ) -> None:
     gate, split = threading.Event(), cache_build_writer.rows_by_view
 
-    def slow(*given: object) -> object:
+    def slow(*given: Any) -> object:
         gate.wait(timeout=30)
-        return split(*given)  # type: ignore[arg-type]
+        return split(*given)
 
     monkeypatch.setattr(cache_build_writer, "rows_by_view", slow)
     taken = []
@@ -182,10 +183,10 @@ def test_memory_that_ran_out_beside_the_teacher_is_tried_again_while_it_rests(
 ) -> None:
     find, left = cache_build_writer.rows_said, iter(range(times))
 
-    def failing(*given: object) -> object:
+    def failing(*given: Any) -> object:
         if next(left, None) is not None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return find(*given)  # type: ignore[arg-type]
+        return find(*given)
 
     monkeypatch.setattr(cache_build_writer, "rows_said", failing)
     if times == 1:
@@ -205,10 +206,10 @@ def test_what_fails_at_the_second_attempt_reaches_the_caller(
     first = [answer for answer in answers if answer[0] == answers[0][0]]
     find, runs_out = cache_build_writer.rows_said, iter([*[False] * (len(first) - 1), True])
 
-    def failing(*given: object) -> object:
+    def failing(*given: Any) -> object:
         if next(runs_out, False):
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return find(*given)  # type: ignore[arg-type]
+        return find(*given)
 
     def full(*_: object) -> None:
         raise StorageError("could not be written: No space left on device.", where="shard")
@@ -225,10 +226,10 @@ def test_a_shard_that_memory_ran_out_for_is_written_when_it_is_tried_again(
 ) -> None:
     write_shard, left = writer.write_shard, iter(range(1))
 
-    def failing(*given: object) -> object:
+    def failing(*given: Any) -> object:
         if next(left, None) is not None:
             raise MemoryError
-        return write_shard(*given)  # type: ignore[arg-type]
+        return write_shard(*given)
 
     monkeypatch.setattr(writer, "write_shard", failing)
     write(order, answers)

@@ -88,6 +88,8 @@ def test_shards_and_views_of_all_parts_are_told_each_view_once(tmp_path) -> None
     found, parts = as_json(facts(tmp_path)), all_info(tmp_path)
     shards = sum(part.shards for part in parts)
     assert found["views"] == {"count": 18, "of": 18}
-    assert found["state"]["shards"] == found["state"]["planned_shards"] == shards  # type: ignore[index]
+    state = found["state"]
+    assert isinstance(state, dict)
+    assert state["shards"] == state["planned_shards"] == shards
     assert groups(parts).text.endswith("\nRows of views that two parts store count twice.")
     assert "twice" not in groups(parts[:2]).text
